@@ -1,0 +1,14 @@
+"""Subspace methods for JAX: pure functions on arrays and pytrees.
+
+Import the modules and call their functions::
+
+    from subspace_jax import linalg, optim, projections
+
+Floors, from the ground up: ``typing`` and ``tree``; ``linalg``; ``projections``; ``optim``.
+A module imports from lower floors only.
+"""
+
+from subspace_jax import linalg, optim, projections, tree, typing
+
+__version__ = "0.1.0"
+__all__ = ["linalg", "optim", "projections", "tree", "typing"]

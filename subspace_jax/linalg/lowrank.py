@@ -1,0 +1,92 @@
+"""Low-rank approximation by random projection.
+
+The matrix is an array (m, n), anything with ``@`` and a ``shape``, or a callable with its adjoint.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from subspace_jax.linalg.basis import orthonormalize
+from subspace_jax.typing import Array, Float, Inexact, Key, LinearMap
+
+
+def range_finder(
+    key: Key,
+    A: LinearMap,
+    rank: int,
+    *,
+    AT: LinearMap | None = None,
+    like: jax.ShapeDtypeStruct | Array | None = None,
+    num_power_iterations: int = 2,
+) -> Inexact[Array, "m rank"]:
+    """An orthonormal basis of ``rank`` directions that captures most of the range of ``A``.
+
+    Args:
+        key: PRNG key of the Gaussian test matrix.
+        A: an array (m, n), or a callable on vectors (n,).
+        rank: number of basis vectors, 1 <= rank <= min(m, n).
+        AT: the adjoint A^H, a callable on vectors (m,); needed for a callable ``A``.
+        like: an array or ``ShapeDtypeStruct`` of the shape (n,) and dtype of the vectors that a
+            callable ``A`` takes.
+        num_power_iterations: subspace iterations; each sharpens the decay of the spectrum by a
+            square, at the price of two more products.
+
+    Raises:
+        ValueError: the rank is out of bounds, or a callable lacks ``AT`` or ``like``.
+
+    Reference: Halko, Martinsson & Tropp (2011), algorithm 4.4.
+    """
+    apply, adjoint, rows, columns, dtype = _operator(A, AT, like)
+    bound = min(rows, columns)
+    if not 1 <= rank <= bound:
+        raise ValueError(f"rank must lie in 1..min(m, n) = {bound}, got {rank}")
+    Q = orthonormalize(apply(jax.random.normal(key, (columns, rank), dtype)))
+    for _ in range(num_power_iterations):
+        Q = orthonormalize(apply(orthonormalize(adjoint(Q))))
+    return Q
+
+
+def randomized_svd(
+    key: Key,
+    A: LinearMap,
+    rank: int,
+    *,
+    AT: LinearMap | None = None,
+    like: jax.ShapeDtypeStruct | Array | None = None,
+    num_oversamples: int = 10,
+    num_power_iterations: int = 2,
+) -> tuple[Inexact[Array, "m rank"], Float[Array, " rank"], Inexact[Array, "rank n"]]:
+    """The leading ``rank`` singular triplets (U, s, V^H) of ``A``, approximately.
+
+    Arguments and errors as in `range_finder`; ``num_oversamples`` extra directions are carried and
+    then dropped.
+
+    Reference: Halko, Martinsson & Tropp (2011), algorithm 5.1.
+    """
+    _, adjoint, rows, columns, _ = _operator(A, AT, like)
+    # A rank out of bounds is left for range_finder to name.
+    width = max(rank, min(rank + num_oversamples, rows, columns))
+    Q = range_finder(key, A, width, AT=AT, like=like, num_power_iterations=num_power_iterations)
+    U, s, Vh = jnp.linalg.svd(adjoint(Q).conj().T, full_matrices=False)
+    return jnp.matmul(Q, U[:, :rank], precision=jax.lax.Precision.HIGHEST), s[:rank], Vh[:rank]
+
+
+def _operator(A, AT, like):
+    """The maps X -> A X and Y -> A^H Y on matrices, the shape of A, and its dtype."""
+    if not callable(A):
+        if A.ndim != 2:
+            raise ValueError(f"A must be a matrix, got shape {A.shape}")
+        rows, columns = A.shape
+        AH = A.conj().T if hasattr(A, "conj") else A.T  # sparse matrices are real
+        return (lambda X: _product(A, X)), (lambda Y: _product(AH, Y)), rows, columns, A.dtype
+    if AT is None or like is None:
+        raise ValueError("a callable A needs its adjoint AT= and like= (shape and dtype of x)")
+    (columns,) = like.shape
+    (rows,) = jax.eval_shape(A, jax.ShapeDtypeStruct(like.shape, like.dtype)).shape
+    return jax.vmap(A, 1, 1), jax.vmap(AT, 1, 1), rows, columns, like.dtype
+
+
+def _product(A, X):
+    if isinstance(A, jax.Array):
+        return jnp.matmul(A, X, precision=jax.lax.Precision.HIGHEST)
+    return A @ X

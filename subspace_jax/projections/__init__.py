@@ -1,0 +1,26 @@
+"""Isometric maps from a small space R^d into the space of a model's parameters.
+
+A projection is a frozen dataclass of arrays, a pytree: pass it through ``jit`` and ``vmap``, save
+it, or rebuild it from its key. `hashed` is the default: exactly isometric, one pass over the
+parameters, nothing stored but one integer for each of them.
+"""
+
+from subspace_jax.projections._dense import gaussian, gaussian_orthonormal
+from subspace_jax.projections._fastfood import fastfood
+from subspace_jax.projections._hashed import hashed
+from subspace_jax.projections._rademacher import rademacher
+from subspace_jax.projections._sparse import sparse
+from subspace_jax.projections.maps import contract, expand, materialize, restrict
+
+__all__ = [
+    "contract",
+    "expand",
+    "fastfood",
+    "gaussian",
+    "gaussian_orthonormal",
+    "hashed",
+    "materialize",
+    "rademacher",
+    "restrict",
+    "sparse",
+]

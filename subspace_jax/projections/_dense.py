@@ -1,0 +1,63 @@
+"""Gaussian projections, stored: D d numbers. The reference that the others are held against."""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+
+from subspace_jax.projections import _hashing
+from subspace_jax.projections._layout import Layout, check_dim, layout_of, split
+from subspace_jax.projections.maps import apply
+from subspace_jax.typing import Array, Dimension, Float, Key, PyTree
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Dense:
+    """P as a matrix."""
+
+    matrix: Float[Array, "D max_dim"]
+    dim: Dimension
+    layout: Layout = field(metadata={"static": True})
+    max_dim: int = field(metadata={"static": True})
+
+
+def gaussian(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = None) -> Dense:
+    """The paper's dense projection: Gaussian columns of norm 1, only nearly orthogonal.
+
+    With a ``max_dim`` the subspace is spanned by the first ``dim`` of ``max_dim`` columns.
+    Arguments and errors as in `hashed`.
+
+    Reference: Li, Farkhoor, Liu & Yosinski (2018), section 2.
+    """
+    return _dense(key, params, dim, max_dim, lambda A: A / jnp.linalg.norm(A, axis=0))
+
+
+def gaussian_orthonormal(
+    key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = None
+) -> Dense:
+    """A uniformly random subspace with an orthonormal basis: the QR of a Gaussian matrix.
+
+    O(D d^2) to build. With a ``max_dim`` the subspace is spanned by the first ``dim`` of
+    ``max_dim`` columns. Arguments and errors as in `hashed`.
+    """
+    return _dense(key, params, dim, max_dim, lambda A: jnp.linalg.qr(A)[0])
+
+
+def _dense(key, params, dim, max_dim, normalize):
+    layout = layout_of(params)
+    dim, max_dim, mask = check_dim(layout, dim, max_dim)
+    seed = _hashing.seed_from_key(key)
+    row = jnp.arange(layout.size, dtype=jnp.uint32)
+    columns = jnp.arange(max_dim, dtype=jnp.uint32)
+    seeds = jax.vmap(_hashing.fold, (None, 0))(seed, columns)
+    matrix = jax.vmap(_hashing.normal, (0, None), 1)(seeds, row).astype(layout.dtype)
+    return Dense(normalize(matrix) * mask, dim, layout, max_dim)
+
+
+@apply.register
+def _(projection: Dense, z: Float[Array, " d"]) -> PyTree:
+    matrix = projection.matrix.astype(z.dtype)
+    return split(
+        projection.layout, jnp.matmul(matrix, z, precision=jax.lax.Precision.HIGHEST)
+    )

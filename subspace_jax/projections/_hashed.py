@@ -1,0 +1,79 @@
+"""The balanced signed hash: each parameter copies one entry of z, with a sign."""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+
+from subspace_jax.projections import _hashing
+from subspace_jax.projections._layout import Layout, check_dim, layout_of, split
+from subspace_jax.projections.maps import apply
+from subspace_jax.typing import Array, Dimension, Float, Key, PyTree, UInt32
+
+_PERMUTATION, _SIGNS = range(2)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Hashed:
+    """P with one entry +-1/sqrt(count) in each row. Build it with `hashed`."""
+
+    code: PyTree
+    """uint32, shaped like the parameters: twice the index into z, plus 1 where the sign is -."""
+    scale: Float[Array, " max_dim"]
+    """1/sqrt(count) of each column, zero from ``dim`` on."""
+    dim: Dimension
+    layout: Layout = field(metadata={"static": True})
+    max_dim: int = field(metadata={"static": True})
+
+
+def hashed(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = None) -> Hashed:
+    """A projection with P^T P = I exactly, that costs one pass over the parameters.
+
+    Parameter i takes entry ``permutation(i) mod dim`` of z, times a random sign, divided by the
+    square root of the number of parameters that share the entry. These counts differ by at most
+    one, so it is isometric for every dim <= D. Integers only: a key and a dim name the same
+    subspace on every device.
+
+    Args:
+        key: PRNG key.
+        params: the parameters, or their ``ShapeDtypeStruct``s; real floating-point leaves.
+        dim: the dimension d of the subspace, 1 <= d <= D. May be traced (one compile for a sweep
+            over d); then ``max_dim`` is needed, and a value out of bounds is clipped.
+        max_dim: the length of z; entries from ``dim`` on are inert. Default: ``dim``.
+
+    Raises:
+        ValueError: a bound is broken, ``params`` is empty or has a leaf that cannot train.
+    """
+    layout = layout_of(params)
+    dim, max_dim, mask = check_dim(layout, dim, max_dim)
+    code, count = signed_hash(_hashing.seed_from_key(key), layout.size, dim, max_dim)
+    scale = mask / jnp.sqrt(count.astype(mask.dtype))
+    return Hashed(split(layout, code), scale, dim, layout, max_dim)
+
+
+def signed_hash(
+    seed: UInt32[Array, "2"], size: int, dim: Dimension, max_dim: int
+) -> tuple[UInt32[Array, " size"], UInt32[Array, " max_dim"]]:
+    """The codes (2 index + sign bit) of ``size`` entries, and how many share each index (>= 1)."""
+    dim = jnp.asarray(dim, jnp.uint32)
+    index = _hashing.permutation(_hashing.fold(seed, _PERMUTATION), size) % dim
+    sign = _hashing.bits(_hashing.fold(seed, _SIGNS), jnp.arange(size, dtype=jnp.uint32)) & 1
+    remainder = size % dim
+    count = size // dim + (jnp.arange(max_dim, dtype=jnp.uint32) < remainder)
+    return 2 * index + sign, count.astype(jnp.uint32)
+
+
+def signed_lookup(
+    z: Float[Array, " max_dim"], code: UInt32[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """+-z[index] for each code: one gather from the table (z0, -z0, z1, -z1, ...)."""
+    # Without the barrier XLA builds the table again for every entry (5 times slower on CPU).
+    table = jax.lax.optimization_barrier(jnp.stack([z, -z], axis=-1).ravel())
+    return table.at[code].get(mode="promise_in_bounds")
+
+
+@apply.register
+def _(projection: Hashed, z: Float[Array, " d"]) -> PyTree:
+    u = z * projection.scale.astype(z.dtype)
+    return jax.tree.map(lambda code: signed_lookup(u, code), projection.code)

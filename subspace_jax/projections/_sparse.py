@@ -1,0 +1,65 @@
+"""The very sparse projection: about sqrt(D) signs in each column."""
+
+import math
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+
+from subspace_jax.projections import _hashing
+from subspace_jax.projections._layout import Layout, check_dim, layout_of, split
+from subspace_jax.projections.maps import apply
+from subspace_jax.typing import Array, Dimension, Float, Key, PyTree, UInt32
+
+_ROWS, _SIGNS = range(2)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sparse:
+    """P with the same number of entries +-1/sqrt(nnz) in each column, at random rows."""
+
+    code: UInt32[Array, "max_dim nnz"]
+    """Twice the row, plus 1 where the sign is minus."""
+    scale: Float[Array, " max_dim"]
+    """1/sqrt(nnz), zero from ``dim`` on."""
+    dim: Dimension
+    layout: Layout = field(metadata={"static": True})
+    max_dim: int = field(metadata={"static": True})
+
+
+def sparse(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = None) -> Sparse:
+    """The paper's sparse projection: density 1/sqrt(D), columns of norm 1, nearly orthogonal.
+
+    Every column has round(sqrt(D)) entries at rows drawn without replacement (the paper draws each
+    entry by itself, so that its counts vary). Rows that no column reaches stay frozen. With a
+    ``max_dim`` the subspace is spanned by the first ``dim`` of ``max_dim`` columns. Arguments and
+    errors as in `hashed`.
+
+    Reference: Li, Hastie & Church (2006); Li, Farkhoor, Liu & Yosinski (2018), section S7.
+    """
+    layout = layout_of(params)
+    dim, max_dim, mask = check_dim(layout, dim, max_dim)
+    size = layout.size
+    nnz = round(math.sqrt(size))
+    seed = _hashing.seed_from_key(key)
+
+    def column(index):
+        column_seed = _hashing.fold(seed, index)
+        rows = _hashing.permutation(_hashing.fold(column_seed, _ROWS), size, nnz)
+        entry = jnp.arange(nnz, dtype=jnp.uint32)
+        return 2 * rows + (_hashing.bits(_hashing.fold(column_seed, _SIGNS), entry) & 1)
+
+    code = jax.vmap(column)(jnp.arange(max_dim, dtype=jnp.uint32))
+    return Sparse(code, mask / math.sqrt(nnz), dim, layout, max_dim)
+
+
+@apply.register
+def _(projection: Sparse, z: Float[Array, " d"]) -> PyTree:
+    u = (z * projection.scale.astype(z.dtype))[:, None]
+    code = projection.code
+    entries = jnp.where(code & 1, -u, u)
+    zeros = jnp.zeros(projection.layout.size, z.dtype)
+    return split(
+        projection.layout, zeros.at[code >> 1].add(entries, mode="promise_in_bounds")
+    )
