@@ -20,9 +20,7 @@ def vdot(x: PyTree, y: PyTree) -> Inexact[Array, ""]:
         ValueError: the two trees differ in structure or in the shape of a leaf.
     """
     check_same_shapes("x", x, "y", y)
-    products = jax.tree.map(
-        lambda a, b: jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST), x, y
-    )
+    products = jax.tree.map(lambda a, b: jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST), x, y)
     return jax.tree.reduce(jnp.add, products)
 
 
@@ -33,7 +31,7 @@ def norm(x: PyTree) -> Inexact[Array, ""]:
     return jnp.where(square > 0, jnp.sqrt(safe), 0)
 
 
-def axpy(a: Inexact[Array, ""] | complex, x: PyTree, y: PyTree) -> PyTree:
+def axpy(a: Inexact[Array, ""] | complex | float, x: PyTree, y: PyTree) -> PyTree:
     """The vector ``a x + y``, in the dtypes of ``y``.
 
     Raises:

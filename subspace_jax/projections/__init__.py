@@ -10,9 +10,10 @@ from subspace_jax.projections._fastfood import fastfood
 from subspace_jax.projections._hashed import hashed
 from subspace_jax.projections._rademacher import rademacher
 from subspace_jax.projections._sparse import sparse
-from subspace_jax.projections.maps import contract, expand, materialize, restrict
+from subspace_jax.projections.maps import Projection, contract, expand, materialize, restrict
 
 __all__ = [
+    "Projection",
     "contract",
     "expand",
     "fastfood",

@@ -58,6 +58,4 @@ def _dense(key, params, dim, max_dim, normalize):
 @apply.register
 def _(projection: Dense, z: Float[Array, " d"]) -> PyTree:
     matrix = projection.matrix.astype(z.dtype)
-    return split(
-        projection.layout, jnp.matmul(matrix, z, precision=jax.lax.Precision.HIGHEST)
-    )
+    return split(projection.layout, jnp.matmul(matrix, z, precision=jax.lax.Precision.HIGHEST))

@@ -60,6 +60,4 @@ def _(projection: Sparse, z: Float[Array, " d"]) -> PyTree:
     code = projection.code
     entries = jnp.where(code & 1, -u, u)
     zeros = jnp.zeros(projection.layout.size, z.dtype)
-    return split(
-        projection.layout, zeros.at[code >> 1].add(entries, mode="promise_in_bounds")
-    )
+    return split(projection.layout, zeros.at[code >> 1].add(entries, mode="promise_in_bounds"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import singledispatch
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from subspace_jax.projections._layout import Layout
 from subspace_jax.typing import Array, Float, PyTree
 
 
+@runtime_checkable
 class Projection(Protocol):
     """What every scheme's dataclass has: the layout of the parameters and the length of z."""
 

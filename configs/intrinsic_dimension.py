@@ -1,0 +1,72 @@
+"""Measuring the intrinsic dimension of objective landscapes (Li et al., 2018).
+
+    python -m experiments.intrinsic_dimension --config=configs/intrinsic_dimension.py:OPTIONS
+
+Options: ``mnist`` (all 60,000 images, the paper's 100 epochs, 3 seeds), ``toy`` (the paper's
+1000-parameter problem with intrinsic dimension 10), ``smoke`` (seconds), ``d=N`` (that d alone).
+"""
+
+from configs.common import parse_arg, training
+
+DIMS = (50, 100, 200, 300, 400, 500, 625, 750, 875, 1000, 1250, 1500)
+
+
+def get_config(arg=None):
+    options = parse_arg(arg, smoke=False, mnist=False, toy=False, d=0)
+    if options.mnist and options.toy:
+        raise ValueError("choose one of mnist and toy")
+    config = training()
+    config.problem = "mlp"
+    config.data = "mnist5k"
+    config.data_path = ""  # a folder of official IDX files, instead of the named data set
+    config.validation = False  # score on held-out training images: for tuning
+    config.hidden = (200, 200)
+    config.dims = DIMS
+    config.num_seeds = 2
+    config.average = "mean"  # of the seeds' scores; or median
+    config.projection = "hashed"
+    config.fraction = 0.9  # d_int90: the smallest d that reaches this share of the baseline
+    config.batch_size = 128
+    config.learning_rate = 1e-2  # Adam, on z
+    config.direct_learning_rate = 1e-3  # Adam, on all parameters
+    config.decay = False  # cosine decay of both to zero
+    config.num_bootstrap = 1000
+    config.num_steps = 1200
+    config.steps_per_call = 20
+    config.checkpoint_every = 200
+
+    if options.mnist:
+        config.data = "mnist"
+        config.num_seeds = 3
+        config.num_steps = 46_800
+        config.log_every = 400
+        config.checkpoint_every = 2000
+    if options.toy:
+        config.problem = "toy"
+        config.dims = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20)
+        config.num_seeds = 20
+        config.average = "median"  # at d = 10 a few seeds draw an ill-conditioned 10 x 10 system
+        config.learning_rate = config.direct_learning_rate = 0.1
+        config.decay = True
+        config.num_steps = 4000
+        config.steps_per_call = 100
+        config.log_every = 1000
+        config.checkpoint_every = 1000
+    if options.smoke:
+        config.data = "digits" if config.data == "mnist5k" else config.data
+        config.hidden = (32,)
+        config.dims = (5, 20) if options.toy else (10, 100)
+        config.num_seeds = 2
+        config.num_steps, config.steps_per_call = 40, 10
+        config.log_every = config.checkpoint_every = 20
+    if options.d:
+        config.dims = (options.d,)
+    return config
+
+
+def sweep():
+    """Both learning rates, held and decayed, scored on held-out training images."""
+    for decay in (False, True):
+        for z_rate, direct_rate in ((3e-3, 3e-4), (1e-2, 1e-3), (3e-2, 3e-3)):
+            rates = {"learning_rate": z_rate, "direct_learning_rate": direct_rate}
+            yield {"validation": True, "decay": decay, **rates}

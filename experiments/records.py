@@ -1,0 +1,156 @@
+"""What a run leaves in its workdir: its config, its metrics, its result."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+_PACKAGES = ("jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy", "subspace-jax")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write the whole file or nothing of it, whatever happens meanwhile."""
+    _write_atomically(path, json.dumps(value, indent=2, default=_plain) + "\n")
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Make the workdir this config's own; ValueError if a run of another config is there."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / "config.json"
+    ours = json.loads(json.dumps(config.to_dict(), default=_plain))
+    theirs = json.loads(path.read_text()) if path.exists() else ours
+    changed = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+    if changed:
+        changes = ", ".join(
+            f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in changed
+        )
+        raise ValueError(
+            f"{workdir} holds a run of another config ({changes}); "
+            "name another --workdir, or delete that one"
+        )
+    if jax.process_index() == 0:
+        write_json(path, ours)
+
+
+def provenance() -> dict[str, Any]:
+    """Where the numbers come from: device, dtype, versions, git commit."""
+    device = jax.devices()[0]
+    return {
+        "device_kind": device.device_kind,
+        "device_count": jax.device_count(),
+        "backend": device.platform,
+        "cpu_count": os.cpu_count(),
+        "dtype": str(jnp.zeros(()).dtype),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
+        "git_commit": _git_commit(),
+    }
+
+
+class MetricsLog:
+    """Metrics as a line of JSON per logged step, and progress for the person who waits.
+
+    On a terminal progress is a bar, elsewhere a line per ``log_every``. A folder ``tensorboard``
+    in the workdir asks for TensorBoard events as well. Only process 0 writes.
+    """
+
+    def __init__(self, workdir: Path, first: int, num_steps: int, log_every: int):
+        """Continue the log at step ``first``: later lines, of a run that was killed, go."""
+        self._first, self._num_steps, self._log_every = first, num_steps, log_every
+        self._path = workdir / "metrics.jsonl"
+        self._writes = jax.process_index() == 0
+        self._events = None
+        if self._writes:
+            lines = self._path.read_text().splitlines(True) if self._path.exists() else []
+            kept = [
+                line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first
+            ]
+            _write_atomically(self._path, "".join(kept))
+            if (workdir / "tensorboard").is_dir():
+                self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first)
+        self._start = time.perf_counter()
+        self._bar = tqdm(
+            total=num_steps,
+            initial=first,
+            unit="step",
+            disable=not sys.stderr.isatty() or not self._writes,
+        )
+
+    def update(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Move to ``step``; if it is one to log, check and write the metrics.
+
+        Raises:
+            FloatingPointError: a value is NaN or infinite; names the metric, the entry, the step.
+        """
+        self._bar.update(step - self._bar.n)
+        if step % self._log_every and step != self._num_steps:
+            return
+        values = {name: np.asarray(value) for name, value in metrics.items()}
+        for name, value in values.items():
+            bad = np.argwhere(~np.isfinite(value))
+            if len(bad):
+                entry = f"{bad[0].tolist()}" if value.ndim else ""
+                found = value[tuple(bad[0])]
+                raise FloatingPointError(f"metric {name}{entry} is {found} at step {step}")
+        if not self._writes:
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}, default=_plain) + "\n")
+        means = {name: float(value.mean()) for name, value in values.items()}
+        text = "  ".join(f"{name} {mean:.4g}" for name, mean in means.items())
+        self._bar.set_postfix_str(text, refresh=False)
+        if self._bar.disable:
+            rate = (step - self._first) / (time.perf_counter() - self._start)
+            left = (self._num_steps - step) / rate
+            say(f"step {step}/{self._num_steps}  {text}  {rate:.3g} steps/s  {left:.0f} s left")
+        if self._events:
+            for name, mean in means.items():
+                self._events.add_scalar(name, mean, step)
+
+    def close(self) -> None:
+        """Finish the bar and flush the events."""
+        self._bar.close()
+        if self._events:
+            self._events.close()
+
+
+def say(text: str) -> None:
+    """One line for the person who waits, on stderr, from process 0 only."""
+    if jax.process_index() == 0:
+        tqdm.write(text, file=sys.stderr)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    """JSON's form of an array, a number of numpy or a path."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _git_commit() -> str | None:
+    command = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    try:
+        run = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return run.stdout.strip()

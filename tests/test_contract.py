@@ -1,0 +1,197 @@
+"""One table: every public function under jit, vmap and grad, in every dtype it claims."""
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.test_util import check_grads
+
+from subspace_jax import linalg, optim, projections, tree
+
+REAL = ("float32", "float64")
+FIELD = (*REAL, "complex64")
+SHAPES = {"w": (5, 4), "b": (4,)}
+SCHEMES = ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")
+
+
+class Row(NamedTuple):
+    """How to call one public function on random operands."""
+
+    function: Callable
+    operands: Callable
+    """(numpy generator, dtype) -> operands, arrays or pytrees of arrays."""
+    dtypes: tuple = REAL
+    grad: bool = True
+
+
+def normal(rng, shape, dtype):
+    imaginary = 1j * rng.normal(size=shape) if "complex" in dtype else 0
+    return jnp.asarray(rng.normal(size=shape) + imaginary, dtype)
+
+
+def arrays(*shapes):
+    return lambda rng, dtype: tuple(normal(rng, shape, dtype) for shape in shapes)
+
+
+def params(rng, dtype):
+    return {name: normal(rng, shape, dtype) for name, shape in SHAPES.items()}
+
+
+def bases(*widths):
+    return lambda rng, dtype: tuple(
+        jnp.linalg.qr(normal(rng, (6, width), dtype))[0] for width in widths
+    )
+
+
+def keys(rng, dtype):
+    del dtype
+    return (jax.random.key(int(rng.integers(2**31))),)
+
+
+def projection(scheme, dtype="float32"):
+    like = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in SHAPES.items()}
+    return getattr(projections, scheme)(jax.random.key(0), like, 7)
+
+
+def constructor(scheme):
+    def build(key):
+        like = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in SHAPES.items()}
+        return projections.materialize(getattr(projections, scheme)(key, like, 7))
+
+    return Row(build, keys, dtypes=("float32",), grad=False)
+
+
+def quadratic(params):
+    return sum(jnp.sum(leaf**2) for leaf in params.values())
+
+
+def restricted(z):
+    zeros = {name: jnp.ones(shape, z.dtype) for name, shape in SHAPES.items()}
+    P = projection("hashed", str(z.dtype))
+    return projections.restrict(quadratic, P, zeros)(z)
+
+
+def expanded(z):
+    return projections.expand(projection("fastfood", str(z.dtype)), z)
+
+
+def subspace_update(grads):
+    optimizer = optim.subspace(optax.sgd(0.1), projection("hashed", str(grads["w"].dtype)))
+    return optimizer.update(grads, optimizer.init(grads))[0]
+
+
+TABLE = {
+    "tree.size": Row(lambda x: jnp.asarray(tree.size(x)), lambda r, d: (params(r, d),), grad=False),
+    "tree.vdot": Row(tree.vdot, lambda r, d: (params(r, d), params(r, d)), FIELD),
+    "tree.norm": Row(tree.norm, lambda r, d: (params(r, d),)),
+    "tree.axpy": Row(
+        lambda x, y: tree.axpy(2.0, x, y), lambda r, d: (params(r, d), params(r, d)), FIELD
+    ),
+    "tree.ravel": Row(tree.ravel, lambda r, d: (params(r, d),), FIELD),
+    "linalg.orthonormalize": Row(linalg.orthonormalize, arrays((6, 3)), FIELD),
+    "linalg.project": Row(
+        linalg.project, lambda r, d: (*bases(2)(r, d), normal(r, (6,), d)), FIELD
+    ),
+    "linalg.project_out": Row(
+        linalg.project_out, lambda r, d: (*bases(2)(r, d), normal(r, (6, 3), d)), FIELD
+    ),
+    "linalg.complement": Row(linalg.complement, bases(2), FIELD, grad=False),
+    "linalg.principal_angles": Row(linalg.principal_angles, bases(2, 2)),
+    "linalg.geodesic_distance": Row(linalg.geodesic_distance, bases(2, 2)),
+    "linalg.chordal_distance": Row(linalg.chordal_distance, bases(2, 2)),
+    "linalg.procrustes": Row(linalg.procrustes, arrays((6, 3), (6, 3)), FIELD),
+    "linalg.hadamard_transform": Row(linalg.hadamard_transform, arrays((2, 8))),
+    "linalg.block_hadamard_transform": Row(linalg.block_hadamard_transform, arrays((2, 11))),
+    "linalg.range_finder": Row(
+        lambda A: linalg.range_finder(jax.random.key(0), A, 2), arrays((6, 5)), FIELD
+    ),
+    "linalg.randomized_svd": Row(
+        lambda A: linalg.randomized_svd(jax.random.key(0), A, 2)[1], arrays((6, 5))
+    ),
+    **{f"projections.{scheme}": constructor(scheme) for scheme in SCHEMES},
+    "projections.expand": Row(expanded, arrays((7,))),
+    "projections.contract": Row(
+        lambda g: projections.contract(projection("fastfood", str(g["w"].dtype)), g),
+        lambda r, d: (params(r, d),),
+    ),
+    "projections.restrict": Row(restricted, arrays((7,))),
+    "projections.materialize": Row(
+        lambda scale: scale * projections.materialize(projection("sparse", str(scale.dtype))),
+        arrays(()),
+    ),
+    "optim.subspace": Row(subspace_update, lambda r, d: (params(r, d),)),
+}
+CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
+
+
+def public_functions():
+    for module in (linalg, optim, projections):
+        for name in module.__all__:
+            if not isinstance(getattr(module, name), type):
+                yield f"{module.__name__.split('.')[-1]}.{name}"
+    for name, value in vars(tree).items():
+        local = isinstance(value, FunctionType) and value.__module__ == tree.__name__
+        if local and not name.startswith(("_", "check")):
+            yield f"tree.{name}"
+
+
+def test_every_public_function_stands_in_the_table():
+    assert sorted(TABLE) == sorted(public_functions())
+
+
+@pytest.fixture
+def x64(request):
+    with jax.enable_x64("64" in request.getfixturevalue("dtype")):
+        yield
+
+
+def operands(name, dtype, seed=0):
+    return TABLE[name].operands(np.random.default_rng(seed), dtype)
+
+
+def tolerance(dtype):
+    return {"rtol": 1e-11, "atol": 1e-12} if dtype == "float64" else {"rtol": 2e-4, "atol": 2e-5}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_jit_gives_the_same_and_traces_once(name, dtype):
+    function, first, second = TABLE[name].function, operands(name, dtype), operands(name, dtype, 1)
+    chex.clear_trace_counter()
+    jitted = jax.jit(chex.assert_max_traces(function, n=1))
+    chex.assert_trees_all_close(jitted(*first), function(*first), **tolerance(dtype))
+    chex.assert_trees_all_close(jitted(*second), function(*second), **tolerance(dtype))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_vmap_equals_one_call_after_another(name, dtype):
+    function, first, second = TABLE[name].function, operands(name, dtype), operands(name, dtype, 1)
+    together = jax.vmap(function)(*jax.tree.map(lambda a, b: jnp.stack([a, b]), first, second))
+    apart = jax.tree.map(lambda a, b: jnp.stack([a, b]), function(*first), function(*second))
+    chex.assert_trees_all_close(together, apart, **tolerance(dtype))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_dtype_out_is_dtype_in(name, dtype):
+    row = TABLE[name]
+    expected = {jnp.dtype(dtype), jnp.zeros((), dtype).real.dtype}
+    for leaf in jax.tree.leaves(row.function(*operands(name, dtype))):
+        assert leaf.dtype in expected or name == "tree.size"
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.grad])
+def test_derivatives_equal_finite_differences(name):
+    with jax.enable_x64(True):
+
+        def function(*xs):  # check_grads calls with numpy arrays
+            return TABLE[name].function(*jax.tree.map(jnp.asarray, xs))
+
+        check_grads(function, operands(name, "float64"), order=1, rtol=1e-5, atol=1e-6)
