@@ -195,7 +195,7 @@ def _read_idx(folder: Path) -> Split:
         path = next((p for p in (folder / file, folder / f"{file}.gz") if p.exists()), None)
         if path is None:
             raise FileNotFoundError(f"neither {file} nor {file}.gz is in {folder}")
-        with (gzip.open if path.suffix == ".gz" else open)(path) as stream:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
             content = stream.read()
         rank = content[3]
         if content[:3] != b"\x00\x00\x08":

@@ -10,14 +10,16 @@ import contextlib
 import difflib
 import os
 import re
+import runpy
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +32,7 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import records
 
+T = TypeVar("T")
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -41,12 +44,15 @@ def main(run: Callable[[ConfigDict, Path], dict]) -> None:
     """
     name = Path(run.__code__.co_filename).stem
     config_flags.DEFINE_config_file(
-        "config", str(_CONFIGS / f"{name}.py"), "The config: FILE.py[:OPTION[,NAME=VALUE...]]."
+        "config", None, f"FILE.py[:OPTION[,NAME=VALUE...]]; without it configs/{name}.py."
     )
     flags.DEFINE_string("workdir", f"runs/{name}", "Folder of checkpoints, metrics and results.")
     flags.DEFINE_integer("seed", None, "Short for --config.seed.")
     flags.DEFINE_bool("tensorboard", False, "Also write TensorBoard events to the workdir.")
-    flags.adopt_module_key_flags(sys.modules[__name__])
+    for flag in ("config", "workdir", "seed", "tensorboard"):  # what --help shows
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
+    if not any(re.match(r"--?config(=|$)", argument) for argument in sys.argv[1:]):
+        sys.argv.insert(1, f"--config={_CONFIGS / name}.py")
     app.run(lambda _: _launch(run, name), flags_parser=_parse)
 
 
@@ -72,71 +78,90 @@ def train(
         constants: pytrees of arrays that steps read and none changes: neither donated nor saved.
 
     Returns:
-        The final state, and the seconds that this process compiled and trained.
+        The final state, and the seconds that this process compiled and trained, from which step.
 
     Raises:
         ValueError: ``steps_per_call`` does not divide the other step counts.
         FloatingPointError: a logged metric is NaN or infinite.
         SystemExit: SIGTERM (exit status 0) or Ctrl-C (130) came, and the state is saved.
     """
-    num_steps, per_call = config.num_steps, config.steps_per_call
-    for knob in ("num_steps", "log_every", "checkpoint_every"):
-        if config[knob] % per_call:
-            raise ValueError(
-                f"{knob}={config[knob]} is not a multiple of steps_per_call={per_call}"
-            )
+    _check_multiples(config)
     mesh = data_mesh()
     state, constants = jax.device_put((state, constants), NamedSharding(mesh, PartitionSpec()))
-
-    def call(state, first, stack, *constants):
-        def body(state, xs):
-            step, batch = xs
-            key = jax.random.fold_in(jax.random.key(config.seed), step)
-            return train_step(state, batch, key, *constants)
-
-        state, metrics = jax.lax.scan(body, state, (first + jnp.arange(per_call), stack))
-        return state, jax.tree.map(lambda m: m[-1], metrics)
-
-    def operands(step):
-        stack = jax.tree.map(lambda *xs: np.stack(xs), *map(batches, range(step, step + per_call)))
-        return step, jax.tree.map(lambda x: jax.device_put(x, _over_examples(mesh, x)), stack)
-
     options = ocp.CheckpointManagerOptions(max_to_keep=config.max_to_keep)
     with (
         ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options) as manager,
         _stop_signal() as stopped_by,
     ):
-        state, step = _restore(manager, state)
+        state, first = _restore(manager, state)
+        if first == config.num_steps:
+            return state, {"compile": 0.0, "train": 0.0, "from_step": first}
         start = time.perf_counter()
-        compiled = (
-            jax.jit(call, donate_argnums=0).lower(state, *operands(step), *constants).compile()
-        )
-        compiled_at = time.perf_counter()
-        with contextlib.closing(
-            records.MetricsLog(workdir, step, num_steps, config.log_every)
-        ) as log:
-            while step < num_steps:
-                state, metrics = compiled(state, *operands(step), *constants)
-                step += per_call
-                log.update(step, metrics)
+        call = jax.jit(partial(_many_steps, train_step, config), donate_argnums=0)
+        stack = _stack(mesh, config, batches, first)
+        call = call.lower(state, first, stack, *constants).compile()
+        compiled = time.perf_counter()
+        log = records.MetricsLog(workdir, first, config.num_steps, config.log_every)
+        with contextlib.closing(log):
+            for step in range(first, config.num_steps, config.steps_per_call):
+                state, metrics = call(state, step, stack, *constants)
+                after = step + config.steps_per_call
+                # The next batches are made while the device computes.
+                stack = _stack(mesh, config, batches, after) if after < config.num_steps else None
+                log.update(after, jax.block_until_ready(metrics))
                 signum = stopped_by()
-                if step % config.checkpoint_every == 0 or step == num_steps or signum:
-                    manager.save(step, args=ocp.args.StandardSave(state))
+                if after % config.checkpoint_every == 0 or stack is None or signum:
+                    manager.save(after, args=ocp.args.StandardSave(state))
                 if signum:
                     manager.wait_until_finished()
                     records.say(
-                        f"stopped by {signum.name} with step {step} of {num_steps} saved; "
+                        f"stopped by {signum.name} with step {after} of {config.num_steps} saved; "
                         "the same command goes on from there"
                     )
                     sys.exit(0 if signum == signal.SIGTERM else 130)
-            jax.block_until_ready(state)
-        seconds = {"compile": compiled_at - start, "train": time.perf_counter() - compiled_at}
-    return state, seconds
+        seconds = {"compile": compiled - start, "train": time.perf_counter() - compiled}
+    return state, seconds | {"from_step": first}
+
+
+def pick(name: str, choice: str, options: dict[str, T]) -> T:
+    """The option that a config's string names; ValueError with the choices if there is none."""
+    if choice not in options:
+        raise ValueError(f"{name} must be one of {', '.join(options)}; got {choice!r}")
+    return options[choice]
 
 
 def data_mesh() -> jax.sharding.Mesh:
     """All devices along one axis, ``data``."""
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def _many_steps(train_step, config, state, first, stack, *constants):
+    """``steps_per_call`` steps in one scan; the metrics are those of the last."""
+
+    def body(state, xs):
+        step, batch = xs
+        key = jax.random.fold_in(jax.random.key(config.seed), step)
+        return train_step(state, batch, key, *constants)
+
+    steps = first + jnp.arange(config.steps_per_call)
+    state, metrics = jax.lax.scan(body, state, (steps, stack))
+    return state, jax.tree.map(lambda m: m[-1], metrics)
+
+
+def _stack(mesh, config, batches, first):
+    """The batches of ``steps_per_call`` steps on the devices, one axis more."""
+    steps = range(first, first + config.steps_per_call)
+    stack = jax.tree.map(lambda *xs: np.stack(xs), *map(batches, steps))
+    return jax.tree.map(lambda x: jax.device_put(x, _over_examples(mesh, x)), stack)
+
+
+def _check_multiples(config: ConfigDict) -> None:
+    for knob in ("num_steps", "log_every", "checkpoint_every"):
+        if config[knob] < 1 or config[knob] % config.steps_per_call:
+            raise ValueError(
+                f"{knob}={config[knob]} is not a positive multiple of "
+                f"steps_per_call={config.steps_per_call}"
+            )
 
 
 def _over_examples(mesh: jax.sharding.Mesh, stack: np.ndarray) -> NamedSharding:
@@ -192,15 +217,20 @@ def _parse(argv: list[str]) -> list[str]:
             file = config_flags.get_config_filename(flags.FLAGS["config"])
             raise ValueError(f"no config file {file}")
     except AttributeError:
-        _fail(_unknown_key(argv, flags.FLAGS["config"].value))
+        _fail(_unknown_key("\n".join(argv)))
     except (flags.Error, ValueError) as error:
-        _fail(str(error).strip().splitlines()[-1])
+        _fail(str(error).strip().splitlines()[-1].removeprefix("ValueError: "))
     return rest
 
 
-def _unknown_key(argv: list[str], config: ConfigDict) -> str:
+def _unknown_key(arguments: str) -> str:
+    """What to say of an override that the config does not have; one argument a line."""
+    file, _, options = re.findall(r"^--?config[=\n](.*)", arguments, re.MULTILINE)[-1].partition(
+        ":"
+    )
+    config = runpy.run_path(file)["get_config"](options)
     known = [".".join(path) for path in traverse_util.flatten_dict(config.to_dict())]
-    given = re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), re.MULTILINE)
+    given = re.findall(r"^--?config\.([\w.]+)", arguments, re.MULTILINE)
     unknown = next(key for key in given if key not in known)
     near = difflib.get_close_matches(unknown, known, 1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
@@ -211,8 +241,7 @@ def _launch(run: Callable[[ConfigDict, Path], dict], name: str) -> None:
     config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
     if flags.FLAGS.seed is not None:
         config.seed = flags.FLAGS.seed
-    if "JAX_COORDINATOR_ADDRESS" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        jax.distributed.initialize()
+    _join_processes()
     start = time.perf_counter()
     try:
         records.claim(workdir, config)
@@ -229,6 +258,15 @@ def _launch(run: Callable[[ConfigDict, Path], dict], name: str) -> None:
         with contextlib.suppress(OSError):
             (workdir / "error.txt").write_text(traceback.format_exc())
         _fail(str(error))
+
+
+def _join_processes() -> None:
+    """Become one of several processes, if the environment says so: JAX's variables, or SLURM's."""
+    if "JAX_NUM_PROCESSES" in os.environ:
+        count, index = (int(os.environ[f"JAX_{name}"]) for name in ("NUM_PROCESSES", "PROCESS_ID"))
+        jax.distributed.initialize(num_processes=count, process_id=index)
+    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        jax.distributed.initialize()
 
 
 def _fail(message: str) -> NoReturn:

@@ -14,6 +14,7 @@ compiled program; d is a traced number.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from experiments import data, harness, models, plots
+from experiments import data, harness, models, plots, records
 from subspace_jax import projections, tree
 
 
@@ -46,7 +47,7 @@ class Problem(NamedTuple):
 
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Train every (seed, d) and directly; print the table, draw the figure, return the numbers."""
-    problem = {"mlp": classification, "toy": toy}[config.problem](config)
+    problem = harness.pick("problem", config.problem, PROBLEMS)(config)
     params0, bases = start(problem, config)
     size = tree.size(params0) // config.num_seeds
     state, seconds = harness.train(
@@ -59,7 +60,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     )
     direct, subspace = evaluate(problem, state, params0, bases)
     results = summarize(config, size, direct, subspace)
-    print(table(config, results))
+    results["summary"] = headline(config, results)
+    records.say(table(config, results), sys.stdout)
     plots.save(workdir / "intrinsic_dimension.png", partial(draw, config, results), size=(6.4, 4.2))
     return results | {"seconds": seconds}
 
@@ -116,9 +118,18 @@ def toy(config: ConfigDict) -> Problem:
     )
 
 
+PROBLEMS = {"mlp": classification, "toy": toy}
+PROJECTIONS = {
+    name: getattr(projections, name)
+    for name in ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")
+}
+
+
 def start(problem: Problem, config: ConfigDict) -> tuple[Any, Any]:
     """Initial parameters (num_seeds, ...) and projections (num_seeds, num_dims, ...)."""
-    scheme = getattr(projections, config.projection)
+    scheme = harness.pick("projection", config.projection, PROJECTIONS)
+    if min(config.dims) < 1:
+        raise ValueError(f"dims must be at least 1, got {min(config.dims)}")
     dims, length = jnp.array(config.dims), max(config.dims)
 
     def one_seed(seed):
@@ -214,8 +225,6 @@ def summarize(config, size, direct, subspace) -> dict:
         "dims": list(config.dims),
         "score": subspace.mean(-1).T.tolist(),
         "direct_score": direct.mean(-1).tolist(),
-        "mean_direct_score": float(direct.mean()),
-        "mean_score": float(subspace.mean()),
         "threshold": {"individual": config.fraction * individual, "global": config.fraction},
         "d_int": {
             "individual": smallest_dim(config, direct, subspace),
@@ -253,7 +262,7 @@ def smallest_dim(config, baseline, subspace) -> dict[str, int | list | None]:
 
 def average(config: ConfigDict) -> Callable[..., np.ndarray]:
     """How the scores of several seeds become one."""
-    return {"mean": np.mean, "median": np.median}[config.average]
+    return harness.pick("average", config.average, {"mean": np.mean, "median": np.median})
 
 
 def table(config: ConfigDict, results: dict) -> str:
@@ -281,6 +290,20 @@ def table(config: ConfigDict, results: dict) -> str:
     return "\n".join(lines)
 
 
+def headline(config: ConfigDict, results: dict) -> str:
+    """One line for a table of many experiments."""
+    found = [
+        f"{_or_beyond(d_int['value'], config)} against the {name} baseline"
+        for name, d_int in results["d_int"].items()
+    ]
+    direct = average(config)(results["direct_score"])
+    data_set = "toy problem" if config.problem == "toy" else config.data
+    return (
+        f"{data_set}: d_int{100 * config.fraction:.0f} = {', '.join(found)}; "
+        f"D = {results['num_parameters']:,}, direct {direct:.3f}, {config.num_seeds} seeds"
+    )
+
+
 def draw(config: ConfigDict, results: dict, figure: plots.Figure) -> None:
     """Score against d, the thresholds, and d_int90: figure 2 of the paper."""
     axes = figure.subplots()
@@ -299,7 +322,9 @@ def draw(config: ConfigDict, results: dict, figure: plots.Figure) -> None:
         text += f": d = {found}" if found else f": beyond d = {dims[-1]}"
         axes.axhline(threshold, color=colour, ls=":", lw=1.4)
         point = ([found], [threshold]) if found else ([], [])
-        axes.plot(*point, marker, color=colour, ms=10, label=text, zorder=4, ls=":")
+        axes.plot(*point, marker, color=colour, ms=9, label=text, zorder=4, ls=":")
+        low, high = (d or dims[-1] for d in results["d_int"][name]["interval"])
+        axes.plot([low, high], [threshold] * 2, color=colour, lw=5, alpha=0.35)
     score = "exp(-loss)" if config.problem == "toy" else f"accuracy on {config.data}"
     axes.set(xlabel="subspace dimension d", ylabel=score, ylim=(0, 1.02))
     axes.legend(loc="lower right")

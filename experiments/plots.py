@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -35,7 +36,11 @@ def save(path: Path, draw: Callable[[Figure], None], *, size: tuple[float, float
         path: a ``.png`` file.
         draw: fills an empty figure.
         size: width and height in inches.
+
+    Only process 0 writes.
     """
+    if jax.process_index() != 0:
+        return
     for suffix, (paper, ink) in _EDITIONS.items():
         colours = dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), paper)
         inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")

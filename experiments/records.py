@@ -8,7 +8,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -26,19 +26,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """Make the workdir this config's own; ValueError if a run of another config is there."""
+    """Make the workdir this config's own; ValueError if it holds results of another config."""
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "config.json"
     ours = json.loads(json.dumps(config.to_dict(), default=_plain))
-    theirs = json.loads(path.read_text()) if path.exists() else ours
-    changed = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+    begun = (workdir / "result.json").exists() or any(workdir.glob("checkpoints/[0-9]*"))
+    theirs = json.loads(path.read_text()) if begun and path.exists() else ours
+    changed = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     if changed:
-        changes = ", ".join(
-            f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in changed
-        )
+        changes = [f"{key} = {theirs.get(key)} there, {ours.get(key)} here" for key in changed[:3]]
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise ValueError(
-            f"{workdir} holds a run of another config ({changes}); "
-            "name another --workdir, or delete that one"
+            f"{workdir} holds a run of another config ({'; '.join(changes)}{more}). "
+            "Name another --workdir, or delete that one"
         )
     if jax.process_index() == 0:
         write_json(path, ours)
@@ -125,10 +125,10 @@ class MetricsLog:
             self._events.close()
 
 
-def say(text: str) -> None:
-    """One line for the person who waits, on stderr, from process 0 only."""
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Text for the person who waits, on stderr unless told otherwise, from process 0 only."""
     if jax.process_index() == 0:
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(text, file=stream or sys.stderr)
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -2,7 +2,16 @@
 
 import os
 
-from jaxtyping import install_import_hook
+import jaxtyping
+import pytest
 
 os.environ.pop("SUBSPACE_JAX_FETCH", None)
-install_import_hook("subspace_jax", "beartype.beartype")
+jaxtyping.install_import_hook("subspace_jax", "beartype.beartype")
+
+
+@pytest.fixture
+def unchecked():
+    """Without the annotations' check, so that the library's own errors are seen."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

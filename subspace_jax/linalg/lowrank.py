@@ -3,11 +3,16 @@
 The matrix is an array (m, n), anything with ``@`` and a ``shape``, or a callable with its adjoint.
 """
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import jax
 import jax.numpy as jnp
 
 from subspace_jax.linalg.basis import orthonormalize
 from subspace_jax.typing import Array, Float, Inexact, Key, LinearMap
+
+_Map: TypeAlias = Callable[[Array], Array]
 
 
 def range_finder(
@@ -37,9 +42,7 @@ def range_finder(
     Reference: Halko, Martinsson & Tropp (2011), algorithm 4.4.
     """
     apply, adjoint, rows, columns, dtype = _operator(A, AT, like)
-    bound = min(rows, columns)
-    if not 1 <= rank <= bound:
-        raise ValueError(f"rank must lie in 1..min(m, n) = {bound}, got {rank}")
+    _check_rank(rank, rows, columns)
     Q = orthonormalize(apply(jax.random.normal(key, (columns, rank), dtype)))
     for _ in range(num_power_iterations):
         Q = orthonormalize(apply(orthonormalize(adjoint(Q))))
@@ -64,14 +67,14 @@ def randomized_svd(
     Reference: Halko, Martinsson & Tropp (2011), algorithm 5.1.
     """
     _, adjoint, rows, columns, _ = _operator(A, AT, like)
-    # A rank out of bounds is left for range_finder to name.
-    width = max(rank, min(rank + num_oversamples, rows, columns))
+    _check_rank(rank, rows, columns)
+    width = min(rank + num_oversamples, rows, columns)
     Q = range_finder(key, A, width, AT=AT, like=like, num_power_iterations=num_power_iterations)
     U, s, Vh = jnp.linalg.svd(adjoint(Q).conj().T, full_matrices=False)
     return jnp.matmul(Q, U[:, :rank], precision=jax.lax.Precision.HIGHEST), s[:rank], Vh[:rank]
 
 
-def _operator(A, AT, like):
+def _operator(A, AT, like) -> tuple[_Map, _Map, int, int, Any]:
     """The maps X -> A X and Y -> A^H Y on matrices, the shape of A, and its dtype."""
     if not callable(A):
         if A.ndim != 2:
@@ -84,6 +87,11 @@ def _operator(A, AT, like):
     (columns,) = like.shape
     (rows,) = jax.eval_shape(A, jax.ShapeDtypeStruct(like.shape, like.dtype)).shape
     return jax.vmap(A, 1, 1), jax.vmap(AT, 1, 1), rows, columns, like.dtype
+
+
+def _check_rank(rank: int, rows: int, columns: int) -> None:
+    if not 1 <= rank <= min(rows, columns):
+        raise ValueError(f"rank must lie in 1..min(m, n) = {min(rows, columns)}, got {rank}")
 
 
 def _product(A, X):

@@ -44,7 +44,7 @@ def subspace(
         del params
         grad = contract(projection, updates).astype(state.z.dtype)
         step, inner_state = inner.update(grad, state.inner, state.z, **extra_args)
-        z = optax.apply_updates(state.z, step)
-        return expand(projection, step), SubspaceState(z, inner_state)
+        step = jnp.asarray(step)
+        return expand(projection, step), SubspaceState(state.z + step, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -16,8 +16,9 @@ from subspace_jax.typing import Array, Dimension, Float, Key, PyTree
 class Dense:
     """P as a matrix."""
 
-    matrix: Float[Array, "D max_dim"]
-    dim: Dimension
+    matrix: PyTree
+    """(D, max_dim), zero from column ``dim`` on."""
+    dim: PyTree
     layout: Layout = field(metadata={"static": True})
     max_dim: int = field(metadata={"static": True})
 

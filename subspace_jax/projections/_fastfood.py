@@ -10,7 +10,7 @@ from subspace_jax.projections import _hashing
 from subspace_jax.projections._hashed import signed_hash, signed_lookup
 from subspace_jax.projections._layout import Layout, check_dim, layout_of, split
 from subspace_jax.projections.maps import apply
-from subspace_jax.typing import Array, Dimension, Float, Key, PyTree, UInt32
+from subspace_jax.typing import Array, Dimension, Float, Key, PyTree
 
 _HASH, _FLIP = range(2)
 
@@ -20,13 +20,13 @@ _HASH, _FLIP = range(2)
 class Fastfood:
     """P = H_D T H_d B: signs, transform, signed tile and permutation, transform."""
 
-    code: UInt32[Array, " D"]
-    """The signed tile and permutation T: twice the index, plus 1 where the sign is minus."""
-    scale: Float[Array, " max_dim"]
-    """1/sqrt(count) of each column of T."""
-    flip: Float[Array, " max_dim"]
-    """The signs B, zero from ``dim`` on."""
-    dim: Dimension
+    code: PyTree
+    """uint32 (D,). The signed tile and permutation T: twice the index, plus 1 where it is minus."""
+    scale: PyTree
+    """(max_dim,): 1/sqrt(count) of each column of T."""
+    flip: PyTree
+    """(max_dim,). The signs B, zero from ``dim`` on."""
+    dim: PyTree
     layout: Layout = field(metadata={"static": True})
     max_dim: int = field(metadata={"static": True})
 

@@ -1,6 +1,7 @@
 """The balanced signed hash: each parameter copies one entry of z, with a sign."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,9 @@ class Hashed:
 
     code: PyTree
     """uint32, shaped like the parameters: twice the index into z, plus 1 where the sign is -."""
-    scale: Float[Array, " max_dim"]
-    """1/sqrt(count) of each column, zero from ``dim`` on."""
-    dim: Dimension
+    scale: PyTree
+    """(max_dim,): 1/sqrt(count) of each column, zero from ``dim`` on."""
+    dim: PyTree
     layout: Layout = field(metadata={"static": True})
     max_dim: int = field(metadata={"static": True})
 
@@ -52,6 +53,7 @@ def hashed(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = No
     return Hashed(split(layout, code), scale, dim, layout, max_dim)
 
 
+@partial(jax.jit, static_argnums=(1, 3))
 def signed_hash(
     seed: UInt32[Array, "2"], size: int, dim: Dimension, max_dim: int
 ) -> tuple[UInt32[Array, " size"], UInt32[Array, " max_dim"]]:

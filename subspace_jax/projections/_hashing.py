@@ -5,6 +5,8 @@ nothing here calls ``jax.random``: only 32-bit integer operations, all exact, no
 memory for each entry.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -39,6 +41,7 @@ def normal(seed: UInt32[Array, "2"], counter: UInt32[Array, "*n"]) -> Float[Arra
     return jnp.sqrt(2.0) * jax.lax.erf_inv(uniform * 2.0**-22 - 1.0)
 
 
+@partial(jax.jit, static_argnums=(1, 2))
 def permutation(
     seed: UInt32[Array, "2"], size: int, count: int | None = None
 ) -> UInt32[Array, " count"]:
@@ -50,12 +53,13 @@ def permutation(
     Reference: Black & Rogaway (2002), "Ciphers with arbitrary finite domains", methods 2 and 3.
     """
     side = jnp.uint32(_ceil_sqrt(size))
-    seeds = jnp.stack([fold(seed, i) for i in range(_NUM_ROUNDS)])
+
+    def mix_halves(number, halves):
+        left, right = halves
+        return right, (left + bits(fold(seed, number.astype(jnp.uint32)), right) % side) % side
 
     def network(x):
-        left, right = x // side, x % side
-        for round_seed in seeds:
-            left, right = right, (left + bits(round_seed, right) % side) % side
+        left, right = jax.lax.fori_loop(0, _NUM_ROUNDS, mix_halves, (x // side, x % side))
         return left * side + right
 
     values = network(jnp.arange(size if count is None else count, dtype=jnp.uint32))

@@ -1,4 +1,8 @@
-"""The shape of the parameters that a projection maps into, and the checks all schemes share."""
+"""The shape of the parameters that a projection maps into, and the checks all schemes share.
+
+The fields of the schemes' dataclasses are annotated as pytrees, with their shapes in words: JAX
+also builds these classes around tracers, batches and placeholders.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from subspace_jax.typing import Array, Dimension, Float, PyTree
 
@@ -74,7 +79,7 @@ def check_dim(
     size = layout.size
     if max_dim is not None and not 1 <= max_dim <= size:
         raise ValueError(f"max_dim must lie in 1..D = {size}, got {max_dim}")
-    if isinstance(dim, jax.core.Tracer):
+    if isinstance(dim, Tracer):
         if max_dim is None:
             raise ValueError("a traced dim needs max_dim=, the length of z")
         dim = jnp.clip(dim, 1, max_dim)

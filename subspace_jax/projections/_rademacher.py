@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from subspace_jax.projections import _hashing
 from subspace_jax.projections._layout import Layout, check_dim, layout_of, split
 from subspace_jax.projections.maps import apply
-from subspace_jax.typing import Array, Dimension, Float, Key, PyTree, UInt32
+from subspace_jax.typing import Array, Dimension, Float, Key, PyTree
 
 _WORD = 32  # signs that one random word holds
 
@@ -18,10 +18,11 @@ _WORD = 32  # signs that one random word holds
 class Rademacher:
     """P with all entries +-1/sqrt(D), the signs being bits of a hash of (row, column)."""
 
-    seed: UInt32[Array, "2"]
-    scale: Float[Array, " max_dim"]
-    """1/sqrt(D), zero from ``dim`` on."""
-    dim: Dimension
+    seed: PyTree
+    """uint32 (2,)."""
+    scale: PyTree
+    """(max_dim,): 1/sqrt(D), zero from ``dim`` on."""
+    dim: PyTree
     layout: Layout = field(metadata={"static": True})
     max_dim: int = field(metadata={"static": True})
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from subspace_jax.projections import _hashing
 from subspace_jax.projections._layout import Layout, check_dim, layout_of, split
 from subspace_jax.projections.maps import apply
-from subspace_jax.typing import Array, Dimension, Float, Key, PyTree, UInt32
+from subspace_jax.typing import Array, Dimension, Float, Key, PyTree
 
 _ROWS, _SIGNS = range(2)
 
@@ -19,11 +19,11 @@ _ROWS, _SIGNS = range(2)
 class Sparse:
     """P with the same number of entries +-1/sqrt(nnz) in each column, at random rows."""
 
-    code: UInt32[Array, "max_dim nnz"]
-    """Twice the row, plus 1 where the sign is minus."""
-    scale: Float[Array, " max_dim"]
-    """1/sqrt(nnz), zero from ``dim`` on."""
-    dim: Dimension
+    code: PyTree
+    """uint32 (max_dim, nnz): twice the row, plus 1 where the sign is minus."""
+    scale: PyTree
+    """(max_dim,): 1/sqrt(nnz), zero from ``dim`` on."""
+    dim: PyTree
     layout: Layout = field(metadata={"static": True})
     max_dim: int = field(metadata={"static": True})
 

@@ -1,0 +1,192 @@
+"""Every experiment as its user runs it: smoke config, help, mistakes, kills, many devices."""
+
+import ast
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = sorted(
+    path.stem
+    for path in (ROOT / "experiments").glob("*.py")
+    if (ROOT / "configs" / path.name).exists()
+)
+OFFLINE = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+
+
+def command(name, *arguments, options="smoke"):
+    config = f"--config=configs/{name}.py:{options}"
+    return [sys.executable, "-m", f"experiments.{name}", config, *arguments]
+
+
+def run(name, *arguments, options="smoke", **environment):
+    return subprocess.run(
+        command(name, *arguments, options=options),
+        cwd=ROOT,
+        env=os.environ | OFFLINE | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def result(workdir):
+    return json.loads((workdir / "result.json").read_text())
+
+
+def test_there_are_experiments():
+    assert "intrinsic_dimension" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smoke_runs_offline_and_leaves_its_result_and_figure(name, tmp_path):
+    done = run(name, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    record = result(tmp_path)
+    assert record["experiment"] == name
+    assert record["results"]["summary"]
+    assert {"compile", "train", "total"} <= set(record["seconds"])
+    assert {"device_kind", "device_count", "dtype", "versions", "git_commit"} <= set(record)
+    assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    assert (tmp_path / f"{name}-dark.png").exists()
+    steps = [
+        json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps == sorted(set(steps))
+    assert not list(tmp_path.rglob("*.part"))
+    assert "INFO" not in done.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_docstring_holds_claim_command_and_expectation(name):
+    text = ast.get_docstring(ast.parse((ROOT / "experiments" / f"{name}.py").read_text()))
+    assert all(word in text for word in ("Claim", f"python -m experiments.{name}", "Expected"))
+
+
+MISTAKES = {
+    "--config.learning_rat=1": "unknown config key learning_rat: did you mean learning_rate?",
+    "--config.num_steps=many": "flag --config.num_steps=many: invalid literal",
+    "--workdirr=x": "Unknown command line flag 'workdirr'. Did you mean: workdir",
+    "--config=configs/intrinsic_dimension.py:smok": "did you mean 'smoke'?",
+    "--config=configs/none.py": "no config file configs/none.py",
+    "--config.data=imagenet": "unknown data set 'imagenet': choose from digits",
+    "--config.dims=(10,9999)": "max_dim must lie in 1..D = 2410, got 9999",
+    "--config.data=mnist": "fill it once with 'python -m experiments.data mnist'",
+    "--workdir=/dev/null/x": "Not a directory: '/dev/null/x'",
+    "--config.projection=dense": "projection must be one of hashed, fastfood",
+    "--config.learning_rate=1e30": "metric loss[0, 0] is nan at step 20",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_one_readable_line(mistake, tmp_path):
+    cache = {"SUBSPACE_JAX_DATA": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
+    done = run("intrinsic_dimension", f"--workdir={tmp_path / 'run'}", mistake, **cache)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert MISTAKES[mistake] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_shows_the_claim_and_the_flags():
+    done = run("intrinsic_dimension", "--help")
+    for text in ("Claim", "--config", "--workdir", "--seed", "--[no]tensorboard"):
+        assert text in done.stdout
+
+
+def kill_while_running(workdir, arguments, moments):
+    """Start the run and kill it without warning, at each of these seconds after its start."""
+    for moment in moments:
+        process = subprocess.Popen(
+            command("intrinsic_dimension", f"--workdir={workdir}", *arguments),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_kill_9_at_three_random_moments_changes_nothing(tmp_path):
+    arguments = (
+        "--config.num_steps=8000",
+        "--config.checkpoint_every=200",
+        "--config.log_every=200",
+    )
+    start = time.monotonic()
+    assert run("intrinsic_dimension", f"--workdir={tmp_path / 'whole'}", *arguments).returncode == 0
+    whole_time = time.monotonic() - start
+    moments = [random.uniform(0.3, 0.95) * whole_time for _ in range(3)]
+    kill_while_running(tmp_path / "killed", arguments, moments)
+    done = run("intrinsic_dimension", f"--workdir={tmp_path / 'killed'}", *arguments)
+    assert done.returncode == 0, (moments, done.stderr)
+    assert result(tmp_path / "killed")["results"] == result(tmp_path / "whole")["results"], moments
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "whole")]
+    assert logs[0] == logs[1]
+
+
+def test_a_run_that_was_cut_short_ends_with_the_identical_result(tmp_path):
+    arguments = ("--config.num_steps=40",)
+    assert run("intrinsic_dimension", f"--workdir={tmp_path / 'whole'}", *arguments).returncode == 0
+    part, whole = tmp_path / "part", tmp_path / "whole"
+    assert run("intrinsic_dimension", f"--workdir={part}", *arguments).returncode == 0
+    # As a kill after step 20 would have left it.
+    (part / "result.json").unlink()
+    for path in sorted((part / "checkpoints" / "40").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (part / "checkpoints" / "40").rmdir()
+    done = run("intrinsic_dimension", f"--workdir={part}", *arguments)
+    assert "resumed from step 20" in done.stderr
+    assert result(part)["results"] == result(whole)["results"]
+
+
+def test_eight_devices_give_the_result_of_one(tmp_path):
+    """The batch of 128 is shared by 8 devices; sums over it are taken in another order."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    assert run("intrinsic_dimension", f"--workdir={tmp_path / '8'}", **flags).returncode == 0
+    assert run("intrinsic_dimension", f"--workdir={tmp_path / '1'}").returncode == 0
+    many, one = (result(tmp_path / name) for name in ("8", "1"))
+    assert (many["device_count"], one["device_count"]) == (8, 1)
+    for key in ("score", "direct_score"):
+        flat = [str(many["results"][key]), str(one["results"][key])]
+        numbers = [
+            [float(x) for x in text.replace("[", "").replace("]", "").split(",")] for text in flat
+        ]
+        # One test image of 359 may tip over.
+        assert numbers[0] == pytest.approx(numbers[1], abs=1.5 / 359)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_of_one(tmp_path):
+    port = random.randint(20_000, 60_000)
+    environment = os.environ | {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    processes = [
+        subprocess.Popen(
+            command("intrinsic_dimension", f"--workdir={tmp_path / '2'}"),
+            cwd=ROOT,
+            env=environment | {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(i)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert run("intrinsic_dimension", f"--workdir={tmp_path / '1'}").returncode == 0
+    many, one = (result(tmp_path / name) for name in ("2", "1"))
+    assert many["device_count"] == 2
+    assert sum(many["results"]["direct_score"]) == pytest.approx(
+        sum(one["results"]["direct_score"]), abs=3 / 359
+    )

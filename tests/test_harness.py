@@ -1,0 +1,177 @@
+"""The training loop: resume, kills, broken checkpoints, bad numbers, many devices."""
+
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.common import training
+from experiments import harness, records
+
+
+def config(num_steps=40, **changes):
+    knobs = training()
+    knobs.update(num_steps=num_steps, steps_per_call=5, log_every=10, checkpoint_every=10)
+    knobs.update(changes)
+    return knobs
+
+
+def batches(step):
+    return np.random.default_rng(step).normal(size=(8, 3)).astype(np.float32)
+
+
+def train_step(state, batch, key, *constants):
+    noise = jax.random.normal(key, (3,))
+    state = {"x": state["x"] * 0.9 + batch.mean(0) + noise, "step": state["step"] + 1}
+    return state, {"norm": jnp.linalg.norm(state["x"]), "x": state["x"]}
+
+
+def train(workdir, knobs, step=train_step, feed=batches, **options):
+    state = {"x": jnp.zeros(3), "step": jnp.zeros((), jnp.int32)}
+    workdir.mkdir(exist_ok=True)
+    final, seconds = harness.train(workdir, knobs, state, step, feed, **options)
+    return jax.tree.map(np.asarray, final), seconds
+
+
+def metrics(workdir):
+    return (workdir / "metrics.jsonl").read_text()
+
+
+def test_resume_is_bit_identical_and_loses_no_metrics(tmp_path):
+    whole, _ = train(tmp_path / "whole", config())
+    train(tmp_path / "parts", config(num_steps=20))
+    parts, seconds = train(tmp_path / "parts", config())
+    assert seconds["from_step"] == 20
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    assert [json.loads(line)["step"] for line in metrics(tmp_path / "whole").splitlines()] == [
+        10, 20, 30, 40,
+    ]  # fmt: skip
+
+
+def test_a_finished_run_trains_no_more(tmp_path):
+    whole, _ = train(tmp_path, config())
+    again, seconds = train(tmp_path, config())
+    assert seconds["from_step"] == 40
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
+
+
+def test_checkpoints_hold_what_was_there_when_they_were_saved(tmp_path):
+    """The state is donated to the next call while it is being written."""
+    state = {"x": jnp.zeros(1_000_000), "step": jnp.zeros((), jnp.int32)}
+
+    def count(state, batch, key):
+        return jax.tree.map(lambda x: x + 1, state), {"x": state["x"][0]}
+
+    knobs = config(30, steps_per_call=1, checkpoint_every=1, max_to_keep=100, log_every=30)
+    harness.train(tmp_path, knobs, state, count, batches)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 30
+    for step in (1, 2, 17, 29):
+        like = jax.tree.map(
+            lambda x: x, {"x": jnp.zeros(1_000_000), "step": jnp.zeros((), jnp.int32)}
+        )
+        with harness.ocp.CheckpointManager((tmp_path / "checkpoints").absolute()) as manager:
+            restored = manager.restore(step, args=harness.ocp.args.StandardRestore(like))
+        assert np.all(np.asarray(restored["x"]) == step)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove"])
+def test_a_half_written_checkpoint_is_skipped_and_kept_aside(tmp_path, damage, capsys):
+    whole, _ = train(tmp_path / "whole", config())
+    train(tmp_path / "hurt", config(num_steps=20))
+    files = [p for p in (tmp_path / "hurt/checkpoints/20").rglob("*") if p.is_file()]
+    for file in files:
+        if damage == "truncate":
+            os.truncate(file, file.stat().st_size // 2)
+        else:
+            file.unlink()
+    hurt, seconds = train(tmp_path / "hurt", config())
+    assert seconds["from_step"] == 10
+    jax.tree.map(np.testing.assert_array_equal, whole, hurt)
+    assert metrics(tmp_path / "hurt") == metrics(tmp_path / "whole")
+    assert "checkpoint of step 20 cannot be read" in capsys.readouterr().err
+    assert list((tmp_path / "hurt/checkpoints").glob("unreadable-20-*"))
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_stop_signal_saves_and_exits(tmp_path, signum, status):
+    whole, _ = train(tmp_path / "whole", config())
+
+    def stopping(step):
+        if step == 13:
+            os.kill(os.getpid(), signum)
+        return batches(step)
+
+    with pytest.raises(SystemExit) as stop:
+        train(tmp_path / "stopped", config(), feed=stopping)
+    assert stop.value.code == status
+    stopped, seconds = train(tmp_path / "stopped", config())
+    assert 0 < seconds["from_step"] < 40
+    jax.tree.map(np.testing.assert_array_equal, whole, stopped)
+    assert signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_metric_that_is_not_finite_stops_the_run_and_is_named(tmp_path, bad):
+    def spoiled(state, batch, key):
+        state, metrics = train_step(state, batch, key)
+        x = jnp.where((state["step"] >= 25) & (jnp.arange(3) == 1), bad, metrics["x"])
+        return state, metrics | {"x": x}
+
+    with pytest.raises(FloatingPointError, match=rf"metric x\[1\] is {bad} at step 30"):
+        train(tmp_path, config(), step=spoiled)
+    assert [json.loads(line)["step"] for line in metrics(tmp_path).splitlines()] == [10, 20]
+
+
+def test_constants_reach_every_step_and_are_not_saved(tmp_path):
+    def step(state, batch, key, shift, scale):
+        return {"x": state["x"] * scale + shift, "step": state["step"] + 1}, {"x": state["x"]}
+
+    constants = (jnp.arange(3.0), jnp.asarray(0.5))
+    state, _ = train(tmp_path, config(), step=step, constants=constants)
+    np.testing.assert_allclose(state["x"], [0, 2, 4], rtol=1e-5)
+
+
+def test_steps_that_do_not_divide_are_named(tmp_path):
+    with pytest.raises(
+        ValueError, match="log_every=7 is not a positive multiple of steps_per_call=5"
+    ):
+        train(tmp_path, config(log_every=7))
+
+
+def test_another_config_is_refused_once_there_is_something_to_lose(tmp_path):
+    records.claim(tmp_path, config())
+    records.claim(tmp_path, config(seed=1))
+    train(tmp_path, config(seed=1))
+    records.claim(tmp_path, config(seed=1))
+    with pytest.raises(ValueError, match="seed = 1 there, 2 here"):
+        records.claim(tmp_path, config(seed=2))
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "result.json"
+    records.write_json(path, {"x": np.float32(0.5), "y": np.arange(2)})
+    assert json.loads(path.read_text()) == {"x": 0.5, "y": [0, 1]}
+    loop = []
+    loop.append(loop)
+    with pytest.raises(ValueError, match="Circular"):
+        records.write_json(path, loop)
+    assert json.loads(path.read_text())["x"] == 0.5
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_tensorboard_events_are_written_on_request(tmp_path):
+    (tmp_path / "tensorboard").mkdir()
+    train(tmp_path, config())
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_provenance_says_where_numbers_come_from():
+    found = records.provenance()
+    assert found["backend"] == jax.default_backend()
+    assert found["versions"]["jax"] == jax.__version__
+    json.dumps(found)
