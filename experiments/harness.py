@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import runpy
+import shutil
 import signal
 import sys
 import threading
@@ -94,6 +95,7 @@ def train(
         _stop_signal() as stopped_by,
     ):
         state, first = _restore(manager, state)
+        _check_space(workdir, state, config.max_to_keep + 1)
         if first == config.num_steps:
             return state, {"compile": 0.0, "train": 0.0, "from_step": first}
         start = time.perf_counter()
@@ -164,6 +166,13 @@ def _check_multiples(config: ConfigDict) -> None:
             )
 
 
+def _check_space(workdir: Path, state: Any, num_checkpoints: int) -> None:
+    need = num_checkpoints * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    free = shutil.disk_usage(workdir).free
+    if free < need:
+        raise OSError(f"{workdir} has {free:.3g} bytes free, its checkpoints need {need:.3g}")
+
+
 def _over_examples(mesh: jax.sharding.Mesh, stack: np.ndarray) -> NamedSharding:
     """Examples (axis 1 of a stack of batches) over ``data`` where they divide, else replicated."""
     divides = stack.ndim > 1 and stack.shape[1] % mesh.size == 0
@@ -208,7 +217,8 @@ def _stop_signal() -> Iterator[Callable[[], signal.Signals | None]]:
 def _parse(argv: list[str]) -> list[str]:
     """Absl's flags and the config's overrides; any mistake ends in one line."""
     app.define_help_flags()
-    flags.FLAGS.verbosity = logging.WARNING  # orbax logs every step it takes as INFO
+    # Orbax logs every step it takes, and tracebacks of errors that it raises too.
+    flags.FLAGS.verbosity = logging.FATAL
     try:
         rest = flags.FLAGS(argv)
         if rest[1:]:
@@ -257,6 +267,10 @@ def _launch(run: Callable[[ConfigDict, Path], dict], name: str) -> None:
     except (OSError, ValueError, FloatingPointError) as error:
         with contextlib.suppress(OSError):
             (workdir / "error.txt").write_text(traceback.format_exc())
+        if "No space left on device" in str(error):  # as tensorstore says it, in many words
+            message = f"no space left for {workdir}; with more, the same command goes on from there"
+            print(f"error: {message}", file=sys.stderr, flush=True)
+            os._exit(1)  # its threads would print tracebacks at a regular exit
         _fail(str(error))
 
 

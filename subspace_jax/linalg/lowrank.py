@@ -3,16 +3,13 @@
 The matrix is an array (m, n), anything with ``@`` and a ``shape``, or a callable with its adjoint.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from subspace_jax.linalg.basis import orthonormalize
 from subspace_jax.typing import Array, Float, Inexact, Key, LinearMap
-
-_Map: TypeAlias = Callable[[Array], Array]
 
 
 def range_finder(
@@ -74,7 +71,7 @@ def randomized_svd(
     return jnp.matmul(Q, U[:, :rank], precision=jax.lax.Precision.HIGHEST), s[:rank], Vh[:rank]
 
 
-def _operator(A, AT, like) -> tuple[_Map, _Map, int, int, Any]:
+def _operator(A, AT, like) -> tuple[Any, Any, int, int, Any]:
     """The maps X -> A X and Y -> A^H Y on matrices, the shape of A, and its dtype."""
     if not callable(A):
         if A.ndim != 2:
