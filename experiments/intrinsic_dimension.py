@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import data, harness, models, plots, records
@@ -62,7 +63,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     results = summarize(config, size, direct, subspace)
     results["summary"] = headline(config, results)
     records.say(table(config, results), sys.stdout)
-    plots.save(workdir / "intrinsic_dimension.png", partial(draw, config, results), size=(6.4, 4.2))
+    plots.save(workdir / "intrinsic_dimension.png", partial(draw, config, results), size=(6.4, 4.6))
     return results | {"seconds": seconds}
 
 
@@ -304,7 +305,7 @@ def headline(config: ConfigDict, results: dict) -> str:
     )
 
 
-def draw(config: ConfigDict, results: dict, figure: plots.Figure) -> None:
+def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
     """Score against d, the thresholds, and d_int90: figure 2 of the paper."""
     axes = figure.subplots()
     dims, scores = np.array(results["dims"]), np.array(results["score"])
@@ -318,7 +319,7 @@ def draw(config: ConfigDict, results: dict, figure: plots.Figure) -> None:
     marks = {"individual": (plots.VERMILION, "*"), "global": (plots.ORANGE, "D")}
     for name, (colour, marker) in marks.items():
         threshold, found = results["threshold"][name], results["d_int"][name]["value"]
-        text = f"90 % of {'direct' if name == 'individual' else 'perfect'}"
+        text = f"{config.fraction:.0%} of {'direct' if name == 'individual' else 'perfect'}"
         text += f": d = {found}" if found else f": beyond d = {dims[-1]}"
         axes.axhline(threshold, color=colour, ls=":", lw=1.4)
         point = ([found], [threshold]) if found else ([], [])
@@ -327,7 +328,9 @@ def draw(config: ConfigDict, results: dict, figure: plots.Figure) -> None:
         axes.plot([low, high], [threshold] * 2, color=colour, lw=5, alpha=0.35)
     score = "exp(-loss)" if config.problem == "toy" else f"accuracy on {config.data}"
     axes.set(xlabel="subspace dimension d", ylabel=score, ylim=(0, 1.02))
-    axes.legend(loc="lower right")
+    axes.locator_params(axis="x", integer=True)
+    axes.set_title("Training in random subspaces")
+    figure.legend(loc="outside lower center", ncols=2)
 
 
 def _or_beyond(dim: int | None, config: ConfigDict) -> str:
