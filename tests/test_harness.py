@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -141,6 +142,12 @@ def test_steps_that_do_not_divide_are_named(tmp_path):
         ValueError, match="log_every=7 is not a positive multiple of steps_per_call=5"
     ):
         train(tmp_path, config(log_every=7))
+
+
+def test_too_little_space_for_the_checkpoints_is_named_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(OSError, match="has 10 bytes free, its checkpoints need 48"):
+        train(tmp_path, config())
 
 
 def test_another_config_is_refused_once_there_is_something_to_lose(tmp_path):

@@ -200,6 +200,21 @@ def test_parameters_that_cannot_train_are_named(scheme):
         jax.jit(lambda dim: make(key, jnp.ones(3), dim))(2)
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_a_dim_that_is_no_integer_is_named():
+    with pytest.raises(ValueError, match=r"dim must be an integer, got 2\.5"):
+        build("hashed", 20, 2.5)
+    assert build("hashed", 20, np.int64(3)).max_dim == 3
+
+
+def test_zero_size_and_scalar_leaves_are_parameters_too():
+    params = {"none": jnp.ones((0, 3)), "one": jnp.ones(()), "two": jnp.ones(2)}
+    for scheme in SCHEMES:
+        projection = getattr(projections, scheme)(jax.random.key(0), params, 2)
+        updates = projections.expand(projection, jnp.ones(2))
+        assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)
+
+
 def test_wrong_operands_are_named():
     projection = build("hashed", 20, 5)
     with pytest.raises(ValueError, match=r"z must have shape \(5,\), got \(6,\)"):

@@ -5,6 +5,7 @@ also builds these classes around tracers, batches and placeholders.
 """
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +85,10 @@ def check_dim(
             raise ValueError("a traced dim needs max_dim=, the length of z")
         dim = jnp.clip(dim, 1, max_dim)
     else:
-        dim = int(dim)
+        try:
+            dim = operator.index(dim)
+        except TypeError:
+            raise ValueError(f"dim must be an integer, got {dim!r}") from None
         bound = size if max_dim is None else max_dim
         if not 1 <= dim <= bound:
             name = "D" if max_dim is None else "max_dim"
