@@ -200,14 +200,20 @@ def _restore(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, int]:
 
 @contextlib.contextmanager
 def _stop_signal() -> Iterator[Callable[[], signal.Signals | None]]:
-    """A function that tells which of SIGTERM and SIGINT has come, if any."""
-    received = []
+    """A function that tells which of SIGTERM and SIGINT has come, if any; a second one kills."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None  # only the main thread may handle signals
         return
-    stops = (signal.SIGTERM, signal.SIGINT)
-    previous = {s: signal.signal(s, lambda n, _: received.append(signal.Signals(n))) for s in stops}
+    received = []
+    previous = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def receive(signum, _):
+        received.append(signal.Signals(signum))
+        signal.signal(signum, previous[signum])
+
     try:
+        for signum in previous:
+            signal.signal(signum, receive)
         yield lambda: received[0] if received else None
     finally:
         for signum, handler in previous.items():

@@ -30,10 +30,12 @@ def generated() -> str:
         link = f"[{title}]({source}) ([numbers](experiments/results/{stem}.json))"
         lines.append(f"| {link} | {record['results']['summary']} | {where} |")
     for record in (r for r in records.values() if "benchmark" in r):
-        lines += ["", f"**{record['title']}** ({_device(record)}; {record['protocol']})", ""]
+        lines += ["", f"**{record['title']}**: {record['summary']} ({_device(record)}).", ""]
+        lines += ["<details>", f"<summary>All rows, {record['protocol']}</summary>", ""]
         columns = list(record["rows"][0])
         lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
         lines += ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in record["rows"]]
+        lines += ["", "</details>"]
     return "\n".join(lines)
 
 
