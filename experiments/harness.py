@@ -28,6 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import app, flags, logging
 from flax import traverse_util
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict, config_flags
 
@@ -79,10 +80,12 @@ def train(
         constants: pytrees of arrays that steps read and none changes: neither donated nor saved.
 
     Returns:
-        The final state, and the seconds that this process compiled and trained, from which step.
+        The final state, and the seconds that all processes since the first one have compiled and
+        trained, as far as their work was saved.
 
     Raises:
-        ValueError: ``steps_per_call`` does not divide the other step counts.
+        ValueError: ``steps_per_call`` does not divide the other step counts, or the checkpoint is
+            of a state of other shapes.
         FloatingPointError: a logged metric is NaN or infinite.
         SystemExit: SIGTERM (exit status 0) or Ctrl-C (130) came, and the state is saved.
     """
@@ -94,10 +97,12 @@ def train(
         ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options) as manager,
         _stop_signal() as stopped_by,
     ):
+        _claim_state(workdir, manager, state)
         state, first = _restore(manager, state)
-        _check_space(workdir, state, config.max_to_keep + 1)
+        spent = records.read_json(workdir / "seconds.json", {"compile": 0.0, "train": 0.0})
         if first == config.num_steps:
-            return state, {"compile": 0.0, "train": 0.0, "from_step": first}
+            return state, spent
+        _check_space(workdir, state, config.max_to_keep + 1)
         start = time.perf_counter()
         call = jax.jit(partial(_many_steps, train_step, config), donate_argnums=0)
         stack = _stack(mesh, config, batches, first)
@@ -111,9 +116,14 @@ def train(
                 # The next batches are made while the device computes.
                 stack = _stack(mesh, config, batches, after) if after < config.num_steps else None
                 log.update(after, jax.block_until_ready(metrics))
-                signum = stopped_by()
+                signum = _agreed(stopped_by())
                 if after % config.checkpoint_every == 0 or stack is None or signum:
                     manager.save(after, args=ocp.args.StandardSave(state))
+                    seconds = {
+                        "compile": spent["compile"] + compiled - start,
+                        "train": spent["train"] + time.perf_counter() - compiled,
+                    }
+                    records.write_json(workdir / "seconds.json", seconds)
                 if signum:
                     manager.wait_until_finished()
                     records.say(
@@ -121,8 +131,7 @@ def train(
                         "the same command goes on from there"
                     )
                     sys.exit(0 if signum == signal.SIGTERM else 130)
-        seconds = {"compile": compiled - start, "train": time.perf_counter() - compiled}
-    return state, seconds | {"from_step": first}
+    return state, seconds
 
 
 def pick(name: str, choice: str, options: dict[str, T]) -> T:
@@ -158,6 +167,8 @@ def _stack(mesh, config, batches, first):
 
 
 def _check_multiples(config: ConfigDict) -> None:
+    if config.steps_per_call < 1:
+        raise ValueError(f"steps_per_call must be at least 1, got {config.steps_per_call}")
     for knob in ("num_steps", "log_every", "checkpoint_every"):
         if config[knob] < 1 or config[knob] % config.steps_per_call:
             raise ValueError(
@@ -179,6 +190,21 @@ def _over_examples(mesh: jax.sharding.Mesh, stack: np.ndarray) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, "data") if divides else PartitionSpec())
 
 
+def _claim_state(workdir: Path, manager: ocp.CheckpointManager, state: Any) -> None:
+    """Say what the checkpoints hold; ValueError if those that are there hold something else."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    ours = {jax.tree_util.keystr(path): f"{leaf.dtype}{leaf.shape}" for path, leaf in leaves}
+    file = workdir / "state.json"
+    theirs = records.read_json(file, ours) if manager.all_steps() else ours
+    for key in ours | theirs:
+        if ours.get(key) != theirs.get(key):
+            raise ValueError(
+                f"the checkpoints in {workdir} are of another version of this experiment "
+                f"(state{key}: {theirs.get(key)} there, {ours.get(key)} here)"
+            )
+    records.write_json(file, ours)
+
+
 def _restore(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, int]:
     """The newest checkpoint that can be read, and its step; one that cannot is moved aside."""
     like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
@@ -188,7 +214,9 @@ def _restore(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, int]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             folder = Path(manager.directory) / str(step)
             aside = folder.with_name(f"unreadable-{step}-{time.time_ns()}")
-            folder.rename(aside)
+            if jax.process_index() == 0:
+                folder.rename(aside)
+            multihost_utils.sync_global_devices("an unreadable checkpoint was moved aside")
             manager.reload()
             reason = str(error).splitlines()[0]
             records.say(f"checkpoint of step {step} cannot be read, now at {aside}: {reason}")
@@ -220,6 +248,14 @@ def _stop_signal() -> Iterator[Callable[[], signal.Signals | None]]:
             signal.signal(signum, handler)
 
 
+def _agreed(signum: signal.Signals | None) -> signal.Signals | None:
+    """The signal that any of the processes has received: they have to stop at one step."""
+    if jax.process_count() == 1:
+        return signum
+    highest = int(multihost_utils.process_allgather(np.int32(signum or 0)).max())
+    return signal.Signals(highest) if highest else None
+
+
 def _parse(argv: list[str]) -> list[str]:
     """Absl's flags and the config's overrides; any mistake ends in one line."""
     app.define_help_flags()
@@ -232,8 +268,8 @@ def _parse(argv: list[str]) -> list[str]:
         if not isinstance(flags.FLAGS.config, ConfigDict):
             file = config_flags.get_config_filename(flags.FLAGS["config"])
             raise ValueError(f"no config file {file}")
-    except AttributeError:
-        _fail(_unknown_key("\n".join(argv)))
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        _fail(_unknown_key("\n".join(argv)) or f"cannot set the config: {error}")
     except (flags.Error, ValueError) as error:
         _fail(str(error).strip().splitlines()[-1].removeprefix("ValueError: "))
     return rest
@@ -247,7 +283,9 @@ def _unknown_key(arguments: str) -> str:
     config = runpy.run_path(file)["get_config"](options)
     known = [".".join(path) for path in traverse_util.flatten_dict(config.to_dict())]
     given = re.findall(r"^--?config\.([\w.]+)", arguments, re.MULTILINE)
-    unknown = next(key for key in given if key not in known)
+    unknown = next((key for key in given if key not in known), None)
+    if unknown is None:
+        return ""
     near = difflib.get_close_matches(unknown, known, 1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
     return f"unknown config key {unknown}: {hint}"
@@ -259,16 +297,18 @@ def _launch(run: Callable[[ConfigDict, Path], dict], name: str) -> None:
         config.seed = flags.FLAGS.seed
     _join_processes()
     start = time.perf_counter()
+    provenance = records.provenance()
     try:
         records.claim(workdir, config)
         if flags.FLAGS.tensorboard:
             (workdir / "tensorboard").mkdir(exist_ok=True)
         results = run(config, workdir)
-        seconds = results.pop("seconds", {}) | {"total": time.perf_counter() - start}
+        seconds = results.pop("seconds", {}) | {"last_process": time.perf_counter() - start}
         record = {"experiment": name, "results": results, "seconds": seconds}
-        record |= records.provenance() | {"config": config.to_dict()}
+        record |= provenance | {"config": config.to_dict()}
+        records.write_json(workdir / "result.json", record)
         if jax.process_index() == 0:
-            records.write_json(workdir / "result.json", record)
+            (workdir / "error.txt").unlink(missing_ok=True)
             records.say(f"wrote {workdir / 'result.json'}")
     except (OSError, ValueError, FloatingPointError) as error:
         with contextlib.suppress(OSError):
@@ -285,7 +325,7 @@ def _join_processes() -> None:
     if "JAX_NUM_PROCESSES" in os.environ:
         count, index = (int(os.environ[f"JAX_{name}"]) for name in ("NUM_PROCESSES", "PROCESS_ID"))
         jax.distributed.initialize(num_processes=count, process_id=index)
-    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         jax.distributed.initialize()
 
 

@@ -9,8 +9,10 @@ direct training; the smallest such d, d_int90, measures how hard the problem is.
     python -m experiments.intrinsic_dimension --config=configs/intrinsic_dimension.py:mnist
     python -m experiments.intrinsic_dimension --config=configs/intrinsic_dimension.py:toy
 
-Expected: d_int90 = 750 on MNIST-5k, and 10 on the toy problem. Every d and seed trains in one
-compiled program; d is a traced number.
+Expected: d_int90 = 750 on MNIST-5k, 500 against direct training and 625 against a perfect score on
+all of MNIST (the paper: 525 and 750, on its own grid), 10 on the toy problem. Every d and seed
+trains in one compiled program: d is a traced number, the runs an axis of ``vmap`` on accelerators,
+one after another on a CPU.
 """
 
 import math
@@ -48,6 +50,9 @@ class Problem(NamedTuple):
 
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Train every (seed, d) and directly; print the table, draw the figure, return the numbers."""
+    for knob in ("num_seeds", "batch_size", "num_bootstrap"):
+        if config[knob] < 1:
+            raise ValueError(f"{knob} must be at least 1, got {config[knob]}")
     problem = harness.pick("problem", config.problem, PROBLEMS)(config)
     params0, bases = start(problem, config)
     size = tree.size(params0) // config.num_seeds
@@ -129,8 +134,8 @@ PROJECTIONS = {
 def start(problem: Problem, config: ConfigDict) -> tuple[Any, Any]:
     """Initial parameters (num_seeds, ...) and projections (num_seeds, num_dims, ...)."""
     scheme = harness.pick("projection", config.projection, PROJECTIONS)
-    if min(config.dims) < 1:
-        raise ValueError(f"dims must be at least 1, got {min(config.dims)}")
+    if not config.dims or min(config.dims) < 1 or list(config.dims) != sorted({*config.dims}):
+        raise ValueError(f"dims must ascend and be at least 1, got {tuple(config.dims)}")
     dims, length = jnp.array(config.dims), max(config.dims)
 
     def one_seed(seed):
@@ -235,16 +240,16 @@ def summarize(config, size, direct, subspace) -> dict:
 
 
 def smallest_dim(config, baseline, subspace) -> dict[str, int | list | None]:
-    """The smallest d whose score reaches the fraction of the baseline's; None beyond the grid.
+    """The smallest d whose score exceeds the fraction of the baseline's; None beyond the grid.
 
     The interval holds the middle 90 % of its values when both the seeds and the test examples are
-    drawn again with replacement.
+    drawn again with replacement; their mean and standard deviation are None if one is infinite.
     """
     dims = np.array([*config.dims, math.inf])
 
     def first(baseline, subspace):
         score = average(config)(subspace.mean(2), axis=0)
-        reached = score >= config.fraction * average(config)(baseline.mean(1))
+        reached = score > config.fraction * average(config)(baseline.mean(1))
         return dims[np.argmax([*reached, True])]
 
     rng = np.random.default_rng(config.seed)
@@ -258,7 +263,8 @@ def smallest_dim(config, baseline, subspace) -> dict[str, int | list | None]:
     value, *interval = (
         int(d) if d < math.inf else None for d in (first(baseline, subspace), *interval)
     )
-    return {"value": value, "interval": interval}
+    mean, std = (float(f(values)) if np.max(values) < math.inf else None for f in (np.mean, np.std))
+    return {"value": value, "interval": interval, "mean": mean, "std": std}
 
 
 def average(config: ConfigDict) -> Callable[..., np.ndarray]:
@@ -270,7 +276,7 @@ def table(config: ConfigDict, results: dict) -> str:
     """The numbers as a person reads them."""
     direct = np.array(results["direct_score"])
     lines = [
-        config.problem if config.problem == "toy" else f"{config.problem} on {config.data}",
+        f"{config.problem} on {data_name(config)}",
         f"D = {results['num_parameters']:,} parameters, projection {config.projection}, "
         f"{len(direct)} seeds, {results['num_test_examples']} examples scored",
         "",
@@ -291,6 +297,11 @@ def table(config: ConfigDict, results: dict) -> str:
     return "\n".join(lines)
 
 
+def data_name(config: ConfigDict) -> str:
+    """What was learned, as a person says it."""
+    return "ten sums" if config.problem == "toy" else config.data_path or config.data
+
+
 def headline(config: ConfigDict, results: dict) -> str:
     """One line for a table of many experiments."""
     found = [
@@ -298,9 +309,8 @@ def headline(config: ConfigDict, results: dict) -> str:
         for name, d_int in results["d_int"].items()
     ]
     direct = average(config)(results["direct_score"])
-    data_set = "toy problem" if config.problem == "toy" else config.data
     return (
-        f"{data_set}: d_int{100 * config.fraction:.0f} = {', '.join(found)}; "
+        f"{data_name(config)}: d_int{100 * config.fraction:.0f} = {', '.join(found)}; "
         f"D = {results['num_parameters']:,}, direct {direct:.3f}, {config.num_seeds} seeds"
     )
 
@@ -326,8 +336,9 @@ def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
         axes.plot(*point, marker, color=colour, ms=9, label=text, zorder=4, ls=":")
         low, high = (d or dims[-1] for d in results["d_int"][name]["interval"])
         axes.plot([low, high], [threshold] * 2, color=colour, lw=5, alpha=0.35)
-    score = "exp(-loss)" if config.problem == "toy" else f"accuracy on {config.data}"
-    axes.set(xlabel="subspace dimension d", ylabel=score, ylim=(0, 1.02))
+    score = "exp(-loss)" if config.problem == "toy" else "accuracy"
+    label = f"{score} on {data_name(config)}"
+    axes.set(xlabel="subspace dimension d", ylabel=label, ylim=(0, 1.02))
     axes.locator_params(axis="x", integer=True)
     axes.set_title("Training in random subspaces")
     figure.legend(loc="outside lower center", ncols=2)

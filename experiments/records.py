@@ -21,8 +21,15 @@ _PACKAGES = ("jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy", "sub
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write the whole file or nothing of it, whatever happens meanwhile."""
-    _write_atomically(path, json.dumps(value, indent=2, default=_plain) + "\n")
+    """Write the whole file or nothing of it, whatever happens meanwhile; only process 0 does."""
+    text = json.dumps(value, indent=2, default=_plain) + "\n"
+    if jax.process_index() == 0:
+        _write_atomically(path, text)
+
+
+def read_json(path: Path, default: Any) -> Any:
+    """The file's value, or the default if there is no file."""
+    return json.loads(path.read_text()) if path.exists() else default
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
@@ -31,7 +38,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     ours = json.loads(json.dumps(config.to_dict(), default=_plain))
     begun = (workdir / "result.json").exists() or any(workdir.glob("checkpoints/[0-9]*"))
-    theirs = json.loads(path.read_text()) if begun and path.exists() else ours
+    theirs = read_json(path, ours) if begun else ours
     changed = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     if changed:
         changes = [f"{key} = {theirs.get(key)} there, {ours.get(key)} here" for key in changed[:3]]
@@ -40,8 +47,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
             f"{workdir} holds a run of another config ({'; '.join(changes)}{more}). "
             "Name another --workdir, or delete that one"
         )
-    if jax.process_index() == 0:
-        write_json(path, ours)
+    write_json(path, ours)
 
 
 def provenance() -> dict[str, Any]:

@@ -24,9 +24,8 @@ def generated() -> str:
     for stem, record in experiments.items():
         source = f"experiments/{record['experiment']}.py"
         title = ast.get_docstring(ast.parse((ROOT / source).read_text())).partition(":")[0]
-        where = _device(record)
-        if record["seconds"].get("from_step", 0) == 0:  # else the time is that of a part
-            where += f", {record['seconds']['total']:.0f} s"
+        seconds = record["seconds"]["compile"] + record["seconds"]["train"]
+        where = f"{_device(record)}, {seconds:.0f} s"
         link = f"[{title}]({source}) ([numbers](experiments/results/{stem}.json))"
         lines.append(f"| {link} | {record['results']['summary']} | {where} |")
     for record in (r for r in records.values() if "benchmark" in r):

@@ -21,7 +21,7 @@ def vdot(x: PyTree, y: PyTree) -> Inexact[Array, ""]:
     """
     check_same_shapes("x", x, "y", y)
     products = jax.tree.map(lambda a, b: jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST), x, y)
-    return jax.tree.reduce(jnp.add, products)
+    return jax.tree.reduce(jnp.add, products, jnp.zeros(()))
 
 
 def norm(x: PyTree) -> Inexact[Array, ""]:
@@ -38,7 +38,7 @@ def axpy(a: Inexact[Array, ""] | complex | float, x: PyTree, y: PyTree) -> PyTre
         ValueError: the two trees differ in structure or in the shape of a leaf.
     """
     check_same_shapes("x", x, "y", y)
-    return jax.tree.map(lambda u, v: (a * u + v).astype(v.dtype), x, y)
+    return jax.tree.map(lambda u, v: jnp.asarray(a * u + v, jnp.result_type(v)), x, y)
 
 
 def ravel(x: PyTree) -> Inexact[Array, " n"]:

@@ -89,7 +89,7 @@ def subspace_update(grads):
 TABLE = {
     "tree.size": Row(lambda x: jnp.asarray(tree.size(x)), lambda r, d: (params(r, d),), grad=False),
     "tree.vdot": Row(tree.vdot, lambda r, d: (params(r, d), params(r, d)), FIELD),
-    "tree.norm": Row(tree.norm, lambda r, d: (params(r, d),)),
+    "tree.norm": Row(tree.norm, lambda r, d: (params(r, d),), FIELD),
     "tree.axpy": Row(
         lambda x, y: tree.axpy(2.0, x, y), lambda r, d: (params(r, d), params(r, d)), FIELD
     ),
@@ -102,9 +102,9 @@ TABLE = {
         linalg.project_out, lambda r, d: (*bases(2)(r, d), normal(r, (6, 3), d)), FIELD
     ),
     "linalg.complement": Row(linalg.complement, bases(2), FIELD, grad=False),
-    "linalg.principal_angles": Row(linalg.principal_angles, bases(2, 2)),
-    "linalg.geodesic_distance": Row(linalg.geodesic_distance, bases(2, 2)),
-    "linalg.chordal_distance": Row(linalg.chordal_distance, bases(2, 2)),
+    "linalg.principal_angles": Row(linalg.principal_angles, bases(2, 2), FIELD),
+    "linalg.geodesic_distance": Row(linalg.geodesic_distance, bases(2, 2), FIELD),
+    "linalg.chordal_distance": Row(linalg.chordal_distance, bases(2, 2), FIELD),
     "linalg.procrustes": Row(linalg.procrustes, arrays((6, 3), (6, 3)), FIELD),
     "linalg.hadamard_transform": Row(linalg.hadamard_transform, arrays((2, 8))),
     "linalg.block_hadamard_transform": Row(linalg.block_hadamard_transform, arrays((2, 11))),
@@ -112,7 +112,7 @@ TABLE = {
         lambda A: linalg.range_finder(jax.random.key(0), A, 2), arrays((6, 5)), FIELD
     ),
     "linalg.randomized_svd": Row(
-        lambda A: linalg.randomized_svd(jax.random.key(0), A, 2)[1], arrays((6, 5))
+        lambda A: linalg.randomized_svd(jax.random.key(0), A, 2)[1], arrays((6, 5)), FIELD
     ),
     **{f"projections.{scheme}": constructor(scheme) for scheme in SCHEMES},
     "projections.expand": Row(expanded, arrays((7,))),

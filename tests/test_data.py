@@ -61,8 +61,19 @@ def test_missing_and_broken_idx_files_are_named(tmp_path):
         data.load("mnist", tmp_path)
     for file in data._IDX_FILES.values():
         (tmp_path / file).write_bytes(b"not idx")
-    with pytest.raises(ValueError, match="not an IDX file"):
+    with pytest.raises(ValueError, match="not a whole IDX file"):
         data.load("mnist", tmp_path)
+    for content in (b"", struct.pack(">4BI", 0, 0, 8, 1, 9)):
+        (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
+        with pytest.raises(ValueError, match="not a whole IDX file"):
+            data.load("mnist", tmp_path)
+
+
+def test_a_damaged_cache_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBSPACE_JAX_DATA", str(tmp_path))
+    (tmp_path / "mnist.npz").write_bytes(b"PK broken")
+    with pytest.raises(OSError, match=r"mnist\.npz is damaged .* fetch it again"):
+        data.load("mnist")
 
 
 def test_a_set_that_is_not_cached_says_how_to_get_it(tmp_path, monkeypatch):

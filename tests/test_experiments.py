@@ -63,7 +63,7 @@ def test_smoke_runs_offline_and_leaves_its_result_and_figure(name, tmp_path):
     golden = json.loads((ROOT / "tests" / "golden" / f"{name}.json").read_text())
     for key, value in golden.items():  # other processors round otherwise: a few images may tip
         assert numbers(record["results"][key]) == pytest.approx(numbers(value), abs=0.01), key
-    assert {"compile", "train", "total"} <= set(record["seconds"])
+    assert {"compile", "train", "last_process"} <= set(record["seconds"])
     assert {"device_kind", "device_count", "dtype", "versions", "git_commit"} <= set(record)
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     assert (tmp_path / f"{name}-dark.png").exists()
@@ -82,6 +82,10 @@ def test_its_docstring_holds_claim_command_and_expectation(name):
 
 
 MISTAKES = {
+    "--config.steps_per_call=0": "steps_per_call must be at least 1, got 0",
+    "--config.batch_size=0": "batch_size must be at least 1, got 0",
+    "--config.dims=(3,2)": "dims must ascend and be at least 1, got (3, 2)",
+    "--config.dims[0]=3": "cannot set the config",
     "--config.learning_rat=1": "unknown config key learning_rat: did you mean learning_rate?",
     "--config.num_steps=many": "flag --config.num_steps=many: invalid literal",
     "--workdirr=x": "Unknown command line flag 'workdirr'. Did you mean: workdir",
@@ -173,28 +177,49 @@ def test_eight_devices_give_the_result_of_one(tmp_path):
         )
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_result_of_one(tmp_path):
+def two_processes(workdir, *arguments):
     port = random.randint(20_000, 60_000)
-    environment = os.environ | {
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_PLATFORMS": "cpu",
-    }
-    processes = [
+    flags = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+    return [
         subprocess.Popen(
-            command("intrinsic_dimension", f"--workdir={tmp_path / '2'}"),
+            command("intrinsic_dimension", f"--workdir={workdir}", *arguments),
             cwd=ROOT,
-            env=environment | {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(i)},
+            env=os.environ | flags | {"JAX_PROCESS_ID": str(i), "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
         for i in range(2)
     ]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
+
+
+def finish(processes):
+    try:
+        errors = [process.communicate(timeout=200)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [0, 0], errors
-    assert run("intrinsic_dimension", f"--workdir={tmp_path / '1'}").returncode == 0
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_of_one_and_stop_together(tmp_path):
+    arguments = ("--config.num_steps=400", "--config.log_every=10")
+    processes = two_processes(tmp_path / "2", *arguments)
+    log = tmp_path / "2" / "metrics.jsonl"
+    deadline = time.monotonic() + 100
+    while not (log.exists() and log.read_text()):
+        assert time.monotonic() < deadline, "nothing was logged"
+        time.sleep(0.1)
+    processes[0].send_signal(signal.SIGTERM)
+    finish(processes)
+    assert not (tmp_path / "2" / "result.json").exists()
+    assert list((tmp_path / "2" / "checkpoints").glob("[0-9]*"))
+    finish(two_processes(tmp_path / "2", *arguments))
+    assert run("intrinsic_dimension", f"--workdir={tmp_path / '1'}", *arguments).returncode == 0
     many, one = (result(tmp_path / name) for name in ("2", "1"))
     assert many["device_count"] == 2
-    assert sum(many["results"]["direct_score"]) == pytest.approx(
-        sum(one["results"]["direct_score"]), abs=3 / 359
+    # Sums over a batch are taken in another order: some of 359 test images tip over.
+    assert numbers(many["results"]["direct_score"]) == pytest.approx(
+        numbers(one["results"]["direct_score"]), abs=8 / 359
     )

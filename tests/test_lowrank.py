@@ -65,6 +65,16 @@ def test_array_sparse_matrix_and_callable_agree():
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_a_complex_sparse_matrix_is_conjugated():
+    A = matrix((12, 9), 0.5, jnp.complex64)
+    for a, b in zip(
+        linalg.randomized_svd(KEY, A, 3),
+        linalg.randomized_svd(KEY, sparse.BCOO.fromdense(A), 3),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 @pytest.mark.parametrize("rank", [0, 5])
 def test_rank_out_of_bounds_is_named(rank):
     for function in (linalg.range_finder, linalg.randomized_svd):

@@ -68,7 +68,7 @@ def test_columns_have_norm_one(scheme, size, dim):
 def test_different_columns_are_nearly_orthogonal_and_keys_differ(scheme):
     first, second = matrix(scheme, 4001, 20), matrix(scheme, 4001, 20, seed=1)
     off_diagonal = first.T @ first - np.eye(20)
-    assert np.abs(off_diagonal).max() < 6 / np.sqrt(np.sqrt(4001))
+    assert np.abs(off_diagonal).max() < 6 / np.sqrt(4001)  # six standard deviations
     assert np.abs(first - second).max() > 0.01
 
 
@@ -115,9 +115,8 @@ def test_a_sweep_over_dim_compiles_once_and_the_rest_of_z_is_inert(scheme):
 
 
 def test_hashed_of_a_traced_dim_is_hashed_of_that_dim():
-    np.testing.assert_array_equal(
-        matrix("hashed", 97, 5), matrix("hashed", 97, 5, max_dim=12)[:, :5]
-    )
+    traced = jax.jit(lambda dim: projections.materialize(build("hashed", 97, dim, max_dim=12)))
+    np.testing.assert_array_equal(matrix("hashed", 97, 5), traced(5)[:, :5])
 
 
 def test_a_traced_dim_out_of_bounds_is_clipped():
@@ -207,6 +206,21 @@ def test_a_dim_that_is_no_integer_is_named():
     assert build("hashed", 20, np.int64(3)).max_dim == 3
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.complex64])
+def test_a_z_that_cannot_train_is_named(dtype):
+    with pytest.raises(ValueError, match=f"real floating-point vector .* got {dtype.__name__}"):
+        projections.expand(build("hashed", 20, 5), jnp.ones(5, dtype))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_z_in_low_precision_is_summed_in_float32(scheme):
+    projection = build(scheme, 300, 100)
+    z = jax.random.normal(jax.random.key(1), (100,)).astype(jnp.bfloat16)
+    exact = projections.expand(projection, z.astype(jnp.float32))
+    np.testing.assert_allclose(projections.expand(projection, z), exact, rtol=1e-6)
+
+
 def test_zero_size_and_scalar_leaves_are_parameters_too():
     params = {"none": jnp.ones((0, 3)), "one": jnp.ones(()), "two": jnp.ones(2)}
     for scheme in SCHEMES:
@@ -217,7 +231,7 @@ def test_zero_size_and_scalar_leaves_are_parameters_too():
 
 def test_wrong_operands_are_named():
     projection = build("hashed", 20, 5)
-    with pytest.raises(ValueError, match=r"z must have shape \(5,\), got \(6,\)"):
+    with pytest.raises(ValueError, match=r"vector of shape \(5,\), got float32 \(6,\)"):
         projections.expand(projection, jnp.ones(6))
     with pytest.raises(ValueError, match=r"grads has shape \(19,\), params has shape \(20,\)"):
         projections.contract(projection, jnp.ones(19))
@@ -254,7 +268,7 @@ def test_hashed_normals_are_standard_normal():
 def test_a_seed_names_the_same_subspace_for_ever():
     golden = json.loads(GOLDEN.read_text())
     projection = build("hashed", golden["size"], golden["dim"], seed=golden["seed"])
-    code = np.asarray(projection.code[:64])
+    code = np.asarray(projection.arrays["code"][:64])
     assert (code >> 1).tolist() == golden["indices"]
     assert (1 - 2 * (code & 1).astype(int)).tolist() == golden["signs"]
 

@@ -19,11 +19,13 @@ def hadamard_transform(x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
     Its own inverse and its own transpose.
 
     Raises:
-        ValueError: the length n is not a power of two.
+        ValueError: the length n is not a power of two, or the entries are integers.
     """
     n = x.shape[-1]
     if n < 1 or n & (n - 1):
         raise ValueError(f"the length must be a power of two, got {n} (shape {x.shape})")
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise ValueError(f"the transform needs floating point, got {x.dtype}")
     shape, remaining = x.shape, n
     while remaining > 1:
         factor = min(_FACTOR, remaining)

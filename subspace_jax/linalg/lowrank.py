@@ -77,8 +77,14 @@ def _operator(A, AT, like) -> tuple[Any, Any, int, int, Any]:
         if A.ndim != 2:
             raise ValueError(f"A must be a matrix, got shape {A.shape}")
         rows, columns = A.shape
-        AH = A.conj().T if hasattr(A, "conj") else A.T  # sparse matrices are real
-        return (lambda X: _product(A, X)), (lambda Y: _product(AH, Y)), rows, columns, A.dtype
+        # A^H Y by way of A^T: sparse matrices have no conj.
+        return (
+            lambda X: _product(A, X),
+            lambda Y: _product(A.T, Y.conj()).conj(),
+            rows,
+            columns,
+            A.dtype,
+        )
     if AT is None or like is None:
         raise ValueError("a callable A needs its adjoint AT= and like= (shape and dtype of x)")
     (columns,) = like.shape

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
-from subspace_jax.projections.maps import Projection, contract, expand
+from subspace_jax.projections import Projection, contract, expand
 from subspace_jax.typing import Array, Float, PyTree
 
 
@@ -25,7 +25,8 @@ def subspace(
 
     Its steps are those that ``inner`` takes when it trains z itself, for every ``inner``: the
     gradient is contracted, the step expanded, and ``inner`` is shown z as its parameters (so its
-    weight decay pulls z, not the parameters, to zero).
+    weight decay pulls z, not the parameters, to zero). Parameters in a low precision keep only
+    what they can represent of each small step; z is at least float32, and loses nothing.
 
     Args:
         inner: the optimizer of z. An isometric projection lets it keep its learning rate.

@@ -1,8 +1,9 @@
-"""Isometric maps from a small space R^d into the space of a model's parameters.
+"""Random linear maps from a small space R^d into the space of a model's parameters.
 
-A projection is a frozen dataclass of arrays, a pytree: pass it through ``jit`` and ``vmap``, save
-it, or rebuild it from its key. `hashed` is the default: exactly isometric, one pass over the
-parameters, nothing stored but one integer for each of them.
+A `Projection` is a frozen dataclass of arrays, a pytree: pass it through ``jit`` and ``vmap``,
+save it, or rebuild it from its key. `hashed`, `fastfood` and `gaussian_orthonormal` are isometric
+to working precision; the columns of the others have norm 1 and are nearly orthogonal. `hashed` is
+the one to begin with: one pass over the parameters, one integer stored for each.
 """
 
 from subspace_jax.projections._dense import gaussian, gaussian_orthonormal

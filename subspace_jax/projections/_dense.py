@@ -1,29 +1,18 @@
-"""Gaussian projections, stored: D d numbers. The reference that the others are held against."""
+"""Gaussian projections, the reference that the others are held against.
 
-from dataclasses import dataclass, field
+Stored: ``matrix`` (D, max_dim), zero from column ``dim`` on.
+"""
 
 import jax
 import jax.numpy as jnp
 
 from subspace_jax.projections import _hashing
-from subspace_jax.projections._layout import Layout, check_dim, layout_of, split
-from subspace_jax.projections.maps import apply
-from subspace_jax.typing import Array, Dimension, Float, Key, PyTree
+from subspace_jax.projections._layout import check_dim, layout_of, split
+from subspace_jax.projections.maps import Projection
+from subspace_jax.typing import Dimension, Key, PyTree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Dense:
-    """P as a matrix."""
-
-    matrix: PyTree
-    """(D, max_dim), zero from column ``dim`` on."""
-    dim: PyTree
-    layout: Layout = field(metadata={"static": True})
-    max_dim: int = field(metadata={"static": True})
-
-
-def gaussian(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = None) -> Dense:
+def gaussian(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = None) -> Projection:
     """The paper's dense projection: Gaussian columns of norm 1, only nearly orthogonal.
 
     With a ``max_dim`` the subspace is spanned by the first ``dim`` of ``max_dim`` columns.
@@ -36,7 +25,7 @@ def gaussian(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = 
 
 def gaussian_orthonormal(
     key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = None
-) -> Dense:
+) -> Projection:
     """A uniformly random subspace with an orthonormal basis: the QR of a Gaussian matrix.
 
     O(D d^2) to build. With a ``max_dim`` the subspace is spanned by the first ``dim`` of
@@ -53,10 +42,9 @@ def _dense(key, params, dim, max_dim, normalize):
     columns = jnp.arange(max_dim, dtype=jnp.uint32)
     seeds = jax.vmap(_hashing.fold, (None, 0))(seed, columns)
     matrix = jax.vmap(_hashing.normal, (0, None), 1)(seeds, row).astype(layout.dtype)
-    return Dense(normalize(matrix) * mask, dim, layout, max_dim)
+    return Projection({"matrix": normalize(matrix) * mask}, dim, layout, max_dim, _apply)
 
 
-@apply.register
-def _(projection: Dense, z: Float[Array, " d"]) -> PyTree:
-    matrix = projection.matrix.astype(z.dtype)
-    return split(projection.layout, jnp.matmul(matrix, z, precision=jax.lax.Precision.HIGHEST))
+def _apply(arrays, layout, z):
+    matrix = arrays["matrix"].astype(z.dtype)
+    return split(layout, jnp.matmul(matrix, z, precision=jax.lax.Precision.HIGHEST))

@@ -1,34 +1,23 @@
-"""The balanced signed hash: each parameter copies one entry of z, with a sign."""
+"""The balanced signed hash: each parameter copies one entry of z, with a sign.
 
-from dataclasses import dataclass, field
+Stored: ``code``, uint32 shaped like the parameters: twice the index into z, plus 1 where the sign
+is minus; ``scale`` (max_dim,): 1/sqrt(count) of each column, zero from ``dim`` on.
+"""
+
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from subspace_jax.projections import _hashing
-from subspace_jax.projections._layout import Layout, check_dim, layout_of, split
-from subspace_jax.projections.maps import apply
+from subspace_jax.projections._layout import check_dim, layout_of, split
+from subspace_jax.projections.maps import Projection
 from subspace_jax.typing import Array, Dimension, Float, Key, PyTree, UInt32
 
 _PERMUTATION, _SIGNS = range(2)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Hashed:
-    """P with one entry +-1/sqrt(count) in each row. Build it with `hashed`."""
-
-    code: PyTree
-    """uint32, shaped like the parameters: twice the index into z, plus 1 where the sign is -."""
-    scale: PyTree
-    """(max_dim,): 1/sqrt(count) of each column, zero from ``dim`` on."""
-    dim: PyTree
-    layout: Layout = field(metadata={"static": True})
-    max_dim: int = field(metadata={"static": True})
-
-
-def hashed(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = None) -> Hashed:
+def hashed(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = None) -> Projection:
     """A projection with P^T P = I exactly, that costs one pass over the parameters.
 
     Parameter i takes entry ``permutation(i) mod dim`` of z, times a random sign, divided by the
@@ -50,7 +39,8 @@ def hashed(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = No
     dim, max_dim, mask = check_dim(layout, dim, max_dim)
     code, count = signed_hash(_hashing.seed_from_key(key), layout.size, dim, max_dim)
     scale = mask / jnp.sqrt(count.astype(mask.dtype))
-    return Hashed(split(layout, code), scale, dim, layout, max_dim)
+    arrays = {"code": split(layout, code), "scale": scale}
+    return Projection(arrays, dim, layout, max_dim, _apply)
 
 
 @partial(jax.jit, static_argnums=(1, 3))
@@ -76,7 +66,6 @@ def signed_lookup(
     return table.ravel().at[code].get(mode="promise_in_bounds")
 
 
-@apply.register
-def _(projection: Hashed, z: Float[Array, " d"]) -> PyTree:
-    u = z * projection.scale.astype(z.dtype)
-    return jax.tree.map(lambda code: signed_lookup(u, code), projection.code)
+def _apply(arrays, layout, z):
+    u = z * arrays["scale"].astype(z.dtype)
+    return jax.tree.map(lambda code: signed_lookup(u, code), arrays["code"])

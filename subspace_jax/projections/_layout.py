@@ -1,8 +1,4 @@
-"""The shape of the parameters that a projection maps into, and the checks all schemes share.
-
-The fields of the schemes' dataclasses are annotated as pytrees, with their shapes in words: JAX
-also builds these classes around tracers, batches and placeholders.
-"""
+"""The shape of the parameters that a projection maps into, and the checks all schemes share."""
 
 import math
 import operator
@@ -30,6 +26,11 @@ class Layout:
     def size(self) -> int:
         """The number D of parameters."""
         return sum(math.prod(leaf.shape) for leaf in self.leaves)
+
+    @property
+    def like(self) -> PyTree:
+        """The parameters' ``ShapeDtypeStruct``s."""
+        return jax.tree.unflatten(self.treedef, self.leaves)
 
     @property
     def dtype(self) -> jnp.dtype:

@@ -1,34 +1,23 @@
-"""The very sparse projection: about sqrt(D) signs in each column."""
+"""The very sparse projection: about sqrt(D) signs in each column.
+
+Stored: ``code``, uint32 (max_dim, nnz): twice the row, plus 1 where the sign is minus; ``scale``
+(max_dim,): 1/sqrt(nnz), zero from ``dim`` on.
+"""
 
 import math
-from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 
 from subspace_jax.projections import _hashing
-from subspace_jax.projections._layout import Layout, check_dim, layout_of, split
-from subspace_jax.projections.maps import apply
-from subspace_jax.typing import Array, Dimension, Float, Key, PyTree
+from subspace_jax.projections._layout import check_dim, layout_of, split
+from subspace_jax.projections.maps import Projection
+from subspace_jax.typing import Dimension, Key, PyTree
 
 _ROWS, _SIGNS = range(2)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Sparse:
-    """P with the same number of entries +-1/sqrt(nnz) in each column, at random rows."""
-
-    code: PyTree
-    """uint32 (max_dim, nnz): twice the row, plus 1 where the sign is minus."""
-    scale: PyTree
-    """(max_dim,): 1/sqrt(nnz), zero from ``dim`` on."""
-    dim: PyTree
-    layout: Layout = field(metadata={"static": True})
-    max_dim: int = field(metadata={"static": True})
-
-
-def sparse(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = None) -> Sparse:
+def sparse(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = None) -> Projection:
     """The paper's sparse projection: density 1/sqrt(D), columns of norm 1, nearly orthogonal.
 
     Every column has round(sqrt(D)) entries at rows drawn without replacement (the paper draws each
@@ -51,13 +40,13 @@ def sparse(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = No
         return 2 * rows + (_hashing.bits(_hashing.fold(column_seed, _SIGNS), entry) & 1)
 
     code = jax.vmap(column)(jnp.arange(max_dim, dtype=jnp.uint32))
-    return Sparse(code, mask / math.sqrt(nnz), dim, layout, max_dim)
+    arrays = {"code": code, "scale": mask / math.sqrt(nnz)}
+    return Projection(arrays, dim, layout, max_dim, _apply)
 
 
-@apply.register
-def _(projection: Sparse, z: Float[Array, " d"]) -> PyTree:
-    u = (z * projection.scale.astype(z.dtype))[:, None]
-    code = projection.code
+def _apply(arrays, layout, z):
+    code = arrays["code"]
+    u = (z * arrays["scale"].astype(z.dtype))[:, None]
     entries = jnp.where(code & 1, -u, u)
-    zeros = jnp.zeros(projection.layout.size, z.dtype)
-    return split(projection.layout, zeros.at[code >> 1].add(entries, mode="promise_in_bounds"))
+    zeros = jnp.zeros(layout.size, z.dtype)
+    return split(layout, zeros.at[code >> 1].add(entries, mode="promise_in_bounds"))

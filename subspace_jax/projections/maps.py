@@ -1,8 +1,8 @@
 """The linear map z -> P z of any projection, its exact adjoint, and what they make of a loss."""
 
 from collections.abc import Callable
-from functools import singledispatch
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,37 +12,40 @@ from subspace_jax.projections._layout import Layout
 from subspace_jax.typing import Array, Float, PyTree
 
 
-@runtime_checkable
-class Projection(Protocol):
-    """What every scheme's dataclass has: the layout of the parameters and the length of z."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Projection:
+    """The linear map P from z to the parameters: a pytree of arrays. Built by its schemes.
 
-    @property
-    def layout(self) -> Layout:
-        """Structure, shapes and dtypes of the parameters."""
-        ...
+    The arrays' shapes are said in words: JAX also builds this class around tracers, batches and
+    placeholders.
+    """
 
-    @property
-    def max_dim(self) -> int:
-        """The length of z."""
-        ...
-
-
-@singledispatch
-def apply(projection: Any, z: Float[Array, " d"]) -> PyTree:
-    """P z, shaped like the parameters but in the dtype of ``z``: what each scheme defines."""
-    raise TypeError(f"not a projection: {type(projection).__name__}")
+    arrays: dict[str, Any]
+    """What the scheme stores; its constructor's module says what that is."""
+    dim: Any
+    """The dimension d of the subspace; may be traced. Entries of z from ``dim`` on are inert."""
+    layout: Layout = field(metadata={"static": True})
+    """Structure, shapes and dtypes of the parameters."""
+    max_dim: int = field(metadata={"static": True})
+    """The length of z."""
+    apply: Callable[..., PyTree] = field(metadata={"static": True})
+    """``(arrays, layout, z) -> P z``, shaped like the parameters but in the dtype of z."""
 
 
 def expand(projection: Projection, z: Float[Array, " d"]) -> PyTree:
     """The parameters' displacement P z, in the shapes and dtypes of the parameters.
 
     Raises:
-        ValueError: ``z`` is not a vector of the projection's length.
+        ValueError: ``z`` is not a real floating-point vector of the projection's length.
     """
-    if z.shape != (projection.max_dim,):
-        raise ValueError(f"z must have shape ({projection.max_dim},), got {z.shape}")
-    like = jax.tree.unflatten(projection.layout.treedef, projection.layout.leaves)
-    return jax.tree.map(lambda u, leaf: u.astype(leaf.dtype), apply(projection, z), like)
+    z = jnp.asarray(z)
+    if z.shape != (projection.max_dim,) or not jnp.issubdtype(z.dtype, jnp.floating):
+        wanted = f"a real floating-point vector of shape ({projection.max_dim},)"
+        raise ValueError(f"z must be {wanted}, got {z.dtype} {z.shape}")
+    exact = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    updates = projection.apply(projection.arrays, projection.layout, exact)
+    return jax.tree.map(lambda u, leaf: u.astype(leaf.dtype), updates, projection.layout.like)
 
 
 def contract(projection: Projection, grads: PyTree) -> Float[Array, " d"]:
@@ -53,14 +56,13 @@ def contract(projection: Projection, grads: PyTree) -> Float[Array, " d"]:
     Raises:
         ValueError: ``grads`` is not of the parameters' structure and shapes.
     """
-    layout = projection.layout
-    like = jax.tree.unflatten(layout.treedef, layout.leaves)
-    tree.check_same_shapes("grads", grads, "params", like)
+    tree.check_same_shapes("grads", grads, "params", projection.layout.like)
     dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(grads))
     adjoint = jax.linear_transpose(
-        lambda z: apply(projection, z), jax.ShapeDtypeStruct((projection.max_dim,), dtype)
+        lambda z: projection.apply(projection.arrays, projection.layout, z),
+        jax.ShapeDtypeStruct((projection.max_dim,), dtype),
     )
-    return adjoint(jax.tree.map(lambda g: g.astype(dtype), grads))[0]
+    return adjoint(jax.tree.map(lambda g: jnp.asarray(g, dtype), grads))[0]
 
 
 def restrict(
