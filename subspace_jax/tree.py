@@ -21,7 +21,7 @@ def vdot(x: PyTree, y: PyTree) -> Inexact[Array, ""]:
     """
     check_same_shapes("x", x, "y", y)
     products = jax.tree.map(lambda a, b: jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST), x, y)
-    return jax.tree.reduce(jnp.add, products, jnp.zeros(()))
+    return jnp.asarray(jax.tree.reduce(jnp.add, products, 0.0))
 
 
 def norm(x: PyTree) -> Inexact[Array, ""]:
