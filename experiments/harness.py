@@ -11,13 +11,11 @@ import difflib
 import os
 import re
 import runpy
-import shutil
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -28,11 +26,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import app, flags, logging
 from flax import traverse_util
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict, config_flags
 
-from experiments import records
+from experiments import checkpoints, records
 
 T = TypeVar("T")
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -95,14 +92,14 @@ def train(
     options = ocp.CheckpointManagerOptions(max_to_keep=config.max_to_keep)
     with (
         ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options) as manager,
-        _stop_signal() as stopped_by,
+        checkpoints.stop_signal() as stopped_by,
     ):
-        _claim_state(workdir, manager, state)
-        state, first = _restore(manager, state)
+        checkpoints.claim_state(workdir, manager, state)
+        state, first = checkpoints.restore(manager, state)
         spent = records.read_json(workdir / "seconds.json", {"compile": 0.0, "train": 0.0})
         if first == config.num_steps:
             return state, spent
-        _check_space(workdir, state, config.max_to_keep + 1)
+        checkpoints.check_space(workdir, state, config.max_to_keep + 1)
         start = time.perf_counter()
         call = jax.jit(partial(_many_steps, train_step, config), donate_argnums=0)
         stack = _stack(mesh, config, batches, first)
@@ -116,7 +113,7 @@ def train(
                 # The next batches are made while the device computes.
                 stack = _stack(mesh, config, batches, after) if after < config.num_steps else None
                 log.update(after, jax.block_until_ready(metrics))
-                signum = _agreed(stopped_by())
+                signum = checkpoints.agreed(stopped_by())
                 if after % config.checkpoint_every == 0 or stack is None or signum:
                     manager.save(after, args=ocp.args.StandardSave(state))
                     seconds = {
@@ -177,83 +174,10 @@ def _check_multiples(config: ConfigDict) -> None:
             )
 
 
-def _check_space(workdir: Path, state: Any, num_checkpoints: int) -> None:
-    need = num_checkpoints * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    free = shutil.disk_usage(workdir).free
-    if free < need:
-        raise OSError(f"{workdir} has {free:.3g} bytes free, its checkpoints need {need:.3g}")
-
-
 def _over_examples(mesh: jax.sharding.Mesh, stack: np.ndarray) -> NamedSharding:
     """Examples (axis 1 of a stack of batches) over ``data`` where they divide, else replicated."""
     divides = stack.ndim > 1 and stack.shape[1] % mesh.size == 0
     return NamedSharding(mesh, PartitionSpec(None, "data") if divides else PartitionSpec())
-
-
-def _claim_state(workdir: Path, manager: ocp.CheckpointManager, state: Any) -> None:
-    """Say what the checkpoints hold; ValueError if those that are there hold something else."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    ours = {jax.tree_util.keystr(path): f"{leaf.dtype}{leaf.shape}" for path, leaf in leaves}
-    file = workdir / "state.json"
-    theirs = records.read_json(file, ours) if manager.all_steps() else ours
-    for key in ours | theirs:
-        if ours.get(key) != theirs.get(key):
-            raise ValueError(
-                f"the checkpoints in {workdir} are of another version of this experiment "
-                f"(state{key}: {theirs.get(key)} there, {ours.get(key)} here)"
-            )
-    records.write_json(file, ours)
-
-
-def _restore(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, int]:
-    """The newest checkpoint that can be read, and its step; one that cannot is moved aside."""
-    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    for step in sorted(manager.all_steps(), reverse=True):
-        try:
-            restored = manager.restore(step, args=ocp.args.StandardRestore(like))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            folder = Path(manager.directory) / str(step)
-            aside = folder.with_name(f"unreadable-{step}-{time.time_ns()}")
-            if jax.process_index() == 0:
-                folder.rename(aside)
-            multihost_utils.sync_global_devices("an unreadable checkpoint was moved aside")
-            manager.reload()
-            reason = str(error).splitlines()[0]
-            records.say(f"checkpoint of step {step} cannot be read, now at {aside}: {reason}")
-        else:
-            records.say(f"resumed from step {step}")
-            return restored, step
-    return state, 0
-
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[Callable[[], signal.Signals | None]]:
-    """A function that tells which of SIGTERM and SIGINT has come, if any; a second one kills."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None  # only the main thread may handle signals
-        return
-    received = []
-    previous = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
-
-    def receive(signum, _):
-        received.append(signal.Signals(signum))
-        signal.signal(signum, previous[signum])
-
-    try:
-        for signum in previous:
-            signal.signal(signum, receive)
-        yield lambda: received[0] if received else None
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-
-
-def _agreed(signum: signal.Signals | None) -> signal.Signals | None:
-    """The signal that any of the processes has received: they have to stop at one step."""
-    if jax.process_count() == 1:
-        return signum
-    highest = int(multihost_utils.process_allgather(np.int32(signum or 0)).max())
-    return signal.Signals(highest) if highest else None
 
 
 def _parse(argv: list[str]) -> list[str]:

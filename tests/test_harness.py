@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs.common import training
-from experiments import harness, records
+from experiments import checkpoints, harness, records
 
 
 def config(num_steps=40, **changes):
@@ -150,7 +150,7 @@ def test_steps_that_do_not_divide_are_named(tmp_path):
 
 
 def test_too_little_space_for_the_checkpoints_is_named_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(harness.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(OSError, match="has 10 bytes free, its checkpoints need 48"):
         train(tmp_path, config())
 

@@ -1,0 +1,91 @@
+"""What lets a run be stopped at any moment: checked checkpoints and heeded signals."""
+
+import contextlib
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from experiments import records
+
+
+def restore(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, int]:
+    """The newest checkpoint that can be read, and its step; one that cannot is moved aside."""
+    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            restored = manager.restore(step, args=ocp.args.StandardRestore(like))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            folder = Path(manager.directory) / str(step)
+            aside = folder.with_name(f"unreadable-{step}-{time.time_ns()}")
+            if jax.process_index() == 0:
+                folder.rename(aside)
+            multihost_utils.sync_global_devices("an unreadable checkpoint was moved aside")
+            manager.reload()
+            reason = str(error).splitlines()[0]
+            records.say(f"checkpoint of step {step} cannot be read, now at {aside}: {reason}")
+        else:
+            records.say(f"resumed from step {step}")
+            return restored, step
+    return state, 0
+
+
+def claim_state(workdir: Path, manager: ocp.CheckpointManager, state: Any) -> None:
+    """Say what the checkpoints hold; ValueError if those that are there hold something else."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    ours = {jax.tree_util.keystr(path): f"{leaf.dtype}{leaf.shape}" for path, leaf in leaves}
+    file = workdir / "state.json"
+    theirs = records.read_json(file, ours) if manager.all_steps() else ours
+    for key in ours | theirs:
+        if ours.get(key) != theirs.get(key):
+            raise ValueError(
+                f"the checkpoints in {workdir} are of another version of this experiment "
+                f"(state{key}: {theirs.get(key)} there, {ours.get(key)} here)"
+            )
+    records.write_json(file, ours)
+
+
+def check_space(workdir: Path, state: Any, num_checkpoints: int) -> None:
+    """Return if the workdir has room for so many checkpoints; else raise OSError."""
+    need = num_checkpoints * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    free = shutil.disk_usage(workdir).free
+    if free < need:
+        raise OSError(f"{workdir} has {free:.3g} bytes free, its checkpoints need {need:.3g}")
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[Callable[[], signal.Signals | None]]:
+    """A function that tells which of SIGTERM and SIGINT has come, if any; a second one kills."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None  # only the main thread may handle signals
+        return
+    received = []
+    previous = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def receive(signum, _):
+        received.append(signal.Signals(signum))
+        signal.signal(signum, previous[signum])
+
+    try:
+        for signum in previous:
+            signal.signal(signum, receive)
+        yield lambda: received[0] if received else None
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def agreed(signum: signal.Signals | None) -> signal.Signals | None:
+    """The signal that any of the processes has received: they have to stop at one step."""
+    if jax.process_count() == 1:
+        return signum
+    highest = int(multihost_utils.process_allgather(np.int32(signum or 0)).max())
+    return signal.Signals(highest) if highest else None
