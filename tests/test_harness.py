@@ -54,6 +54,18 @@ def test_resume_is_bit_identical_and_loses_no_metrics(tmp_path):
     ]  # fmt: skip
 
 
+def test_every_step_has_a_key_of_its_own_that_depends_on_the_seed(tmp_path):
+    def draw(state, batch, key):
+        return state, {"x": jax.random.normal(key)}
+
+    logs = []
+    for seed in (0, 1):
+        knobs = config(20, seed=seed, steps_per_call=2, log_every=2)
+        train(tmp_path / str(seed), knobs, step=draw)
+        logs += [json.loads(line)["x"] for line in metrics(tmp_path / str(seed)).splitlines()]
+    assert len(set(logs)) == 20
+
+
 def test_a_finished_run_trains_no_more(tmp_path):
     whole, seconds = train(tmp_path, config())
 
