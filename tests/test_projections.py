@@ -12,6 +12,7 @@ from subspace_jax import projections, tree
 from subspace_jax.projections import _hashing
 
 GOLDEN = Path(__file__).parent / "golden" / "hashed.json"
+SCHEMES_GOLDEN = json.loads((GOLDEN.parent / "schemes.json").read_text())
 SCHEMES = ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")
 ISOMETRIC = ("hashed", "fastfood", "gaussian_orthonormal")
 # (D, d): one parameter, primes, powers of two and their neighbours, d = D, D = d + 1, D < 2 d.
@@ -271,6 +272,14 @@ def test_a_seed_names_the_same_subspace_for_ever():
     code = np.asarray(projection.arrays["code"][:64])
     assert (code >> 1).tolist() == golden["indices"]
     assert (1 - 2 * (code & 1).astype(int)).tolist() == golden["signs"]
+
+
+@pytest.mark.parametrize("name", SCHEMES_GOLDEN)
+def test_a_seed_names_the_same_integers_for_ever_in_every_scheme(name):
+    scheme, field = name.split(".")
+    projection = build(scheme, 1009, 37, seed=42)
+    found = np.asarray(projection.arrays[field]).ravel()[:64]
+    assert found.astype(int).tolist() == SCHEMES_GOLDEN[name]
 
 
 def test_every_word_of_a_key_matters():
