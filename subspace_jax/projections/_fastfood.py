@@ -22,9 +22,8 @@ def fastfood(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = 
 
     Against the published form: the transforms are split by the binary digits of d and D rather
     than padded to a power of two, the tile is balanced, and the Gaussian diagonal is a sign, so
-    the columns are orthonormal to working precision (theirs have singular values 0.5 to 1.4). With
-    a ``max_dim`` the subspace is spanned by the first ``dim`` columns of the projection of
-    dimension ``max_dim``.
+    the columns are orthonormal to working precision, where theirs are nearly so. With a ``max_dim``
+    the subspace is spanned by the first ``dim`` columns of the projection of dimension ``max_dim``.
 
     Arguments and errors as in `hashed`.
 
