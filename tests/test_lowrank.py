@@ -85,3 +85,56 @@ def test_rank_out_of_bounds_is_named(rank):
 def test_a_callable_without_its_adjoint_is_an_error():
     with pytest.raises(ValueError, match="AT="):
         linalg.range_finder(KEY, lambda v: v, 1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
+@pytest.mark.parametrize(("n", "rank"), [(30, 4), (5, 5), (1, 1)])
+def test_nystrom_recovers_a_positive_matrix_of_low_rank(n, rank, dtype):
+    B = jax.random.normal(jax.random.key(3), (n, rank), dtype)
+    A = B @ B.conj().T
+    U, values = linalg.nystrom(KEY, A, rank)
+    np.testing.assert_allclose((U * values) @ U.conj().T, A, atol=1e-4 * jnp.linalg.norm(A))
+    np.testing.assert_allclose(U.conj().T @ U, np.eye(rank), atol=1e-5)
+    assert jnp.all(jnp.diff(values) <= 0)
+
+
+def test_nystrom_never_exceeds_the_matrix():
+    A = matrix((40, 40), 0.7)
+    A = A @ A.T
+    U, values = linalg.nystrom(KEY, A, 8)
+    exact = jnp.linalg.eigvalsh(A)[::-1]
+    assert jnp.all(values <= exact[:8] + 1e-5)
+    assert jnp.linalg.norm(A - (U * values) @ U.T, 2) <= 10 * exact[8]
+    assert jnp.linalg.eigvalsh(A - (U * values) @ U.T)[0] >= -1e-5
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-15, 1.0, 1e15])
+def test_nystrom_stays_finite_in_float32_far_beyond_the_numerical_rank(scale):
+    x = jnp.linspace(0, 1, 60)
+    A = scale * jnp.exp(-((x[:, None] - x[None]) ** 2))  # numerical rank 6
+    U, values = linalg.nystrom(KEY, A, 40)
+    assert jnp.all(jnp.isfinite(U))
+    assert jnp.all(values >= 0)
+    np.testing.assert_allclose((U * values) @ U.T, A, atol=2e-5 * scale)
+
+
+def test_nystrom_takes_callables_and_sparse_matrices():
+    A = matrix((12, 12), 0.5)
+    A = A @ A.T
+    U, values = linalg.nystrom(KEY, A, 3)
+    like = jax.ShapeDtypeStruct((12,), A.dtype)
+    for other in (
+        linalg.nystrom(KEY, lambda v: A @ v, 3, like=like),
+        linalg.nystrom(KEY, sparse.BCOO.fromdense(A), 3),
+    ):
+        np.testing.assert_allclose(other[1], values, rtol=1e-4)
+        np.testing.assert_allclose(linalg.project(U, other[0]), other[0], atol=1e-3)
+
+
+def test_nystrom_names_what_is_wrong():
+    with pytest.raises(ValueError, match="like="):
+        linalg.nystrom(KEY, lambda v: v, 2)
+    with pytest.raises(ValueError, match=r"square, got \(3, 4\)"):
+        linalg.nystrom(KEY, jnp.ones((3, 4)), 2)
+    with pytest.raises(ValueError, match="got 5"):
+        linalg.nystrom(KEY, jnp.eye(4), 5)

@@ -1,5 +1,6 @@
 """What a subspace is: orthonormal bases, low-rank ranges, orthogonal transforms."""
 
+from subspace_jax.linalg import operators
 from subspace_jax.linalg.basis import (
     chordal_distance,
     complement,
@@ -11,7 +12,7 @@ from subspace_jax.linalg.basis import (
     project_out,
 )
 from subspace_jax.linalg.hadamard import block_hadamard_transform, hadamard_transform
-from subspace_jax.linalg.lowrank import randomized_svd, range_finder
+from subspace_jax.linalg.lowrank import nystrom, randomized_svd, range_finder
 
 __all__ = [
     "block_hadamard_transform",
@@ -19,6 +20,8 @@ __all__ = [
     "complement",
     "geodesic_distance",
     "hadamard_transform",
+    "nystrom",
+    "operators",
     "orthonormalize",
     "principal_angles",
     "procrustes",

@@ -71,6 +71,50 @@ def randomized_svd(
     return jnp.matmul(Q, U[:, :rank], precision=jax.lax.Precision.HIGHEST), s[:rank], Vh[:rank]
 
 
+def nystrom(
+    key: Key,
+    A: LinearMap,
+    rank: int,
+    *,
+    like: jax.ShapeDtypeStruct | Array | None = None,
+) -> tuple[Inexact[Array, "n rank"], Float[Array, " rank"]]:
+    """The randomized Nystrom approximation U diag(lam) U^H of a positive semidefinite ``A``.
+
+    Costs ``rank`` products, made in one batch. Eigenvalues come in descending order, never
+    negative and never above those of ``A`` (to rounding). The core Omega^H A Omega is factorised
+    by its eigenvalues, floored at the roundoff that its asymmetry shows: unlike Cholesky's, that
+    factor exists in float32 too.
+
+    Args:
+        key: PRNG key of the Gaussian test matrix.
+        A: Hermitian positive semidefinite: an array (n, n), anything with ``@``, or a callable.
+        rank: number of eigenvectors, 1 <= rank <= n.
+        like: as in `range_finder`; needed for a callable ``A``.
+
+    Raises:
+        ValueError: ``A`` is not square, the rank is out of bounds, or a callable lacks ``like``.
+
+    Reference: Frangella, Tropp & Udell (2023), algorithm 2.1.
+    """
+    if callable(A) and like is None:
+        raise ValueError("a callable A needs like= (shape and dtype of x)")
+    apply, _, rows, columns, dtype = _operator(A, A if callable(A) else None, like)
+    if rows != columns:
+        raise ValueError(f"a Hermitian matrix is square, got ({rows}, {columns})")
+    _check_rank(rank, rows, columns)
+    Omega = orthonormalize(jax.random.normal(key, (columns, rank), dtype))
+    Y = apply(Omega)
+    core = _product(Omega.conj().T, Y)
+    asymmetry = jnp.linalg.norm(core - core.conj().T)
+    shift = jnp.maximum(jnp.finfo(dtype).eps * jnp.linalg.norm(Y), asymmetry)
+    shift = jax.lax.stop_gradient(shift)  # of the size of roundoff
+    weights, V = jnp.linalg.eigh((core + core.conj().T) / 2 + shift * jnp.eye(rank, dtype=dtype))
+    safe = jnp.maximum(weights, jnp.maximum(shift, jnp.finfo(dtype).tiny))
+    B = _product(Y + shift * Omega, V) / jnp.sqrt(safe)
+    U, s, _ = jnp.linalg.svd(B, full_matrices=False)
+    return U, jnp.maximum(s**2 - shift, 0)
+
+
 def _operator(A, AT, like) -> tuple[Any, Any, int, int, Any]:
     """The maps X -> A X and Y -> A^H Y on matrices, the shape of A, and its dtype."""
     if not callable(A):

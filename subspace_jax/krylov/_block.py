@@ -1,0 +1,198 @@
+"""Conjugate gradients for several right-hand sides, which share their search space."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from subspace_jax import tree
+from subspace_jax.krylov import _problem as problem
+from subspace_jax.krylov._iterate import (
+    RUNNING,
+    Method,
+    System,
+    iterate,
+    iterate_fixed,
+    masked,
+)
+from subspace_jax.krylov._problem import InnerProduct, Options, Tolerance
+from subspace_jax.krylov._solution import Solution, Status
+from subspace_jax.linalg.operators import as_callable
+from subspace_jax.typing import Array, LinearMap, PyTree
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def block_cg(
+    A: LinearMap,
+    B: PyTree,
+    X0: PyTree | None = None,
+    *,
+    preconditioner: LinearMap | None = None,
+    rtol: Tolerance | None = 1e-5,
+    atol: Tolerance = 0.0,
+    maxiter: int | None = None,
+    history: bool = False,
+    check_every: int = 1,
+    AT: LinearMap | None = None,
+    adjoint_rtol: Tolerance | None = None,
+    inner_product: InnerProduct = None,
+) -> Solution:
+    """The solutions of A X = B for Hermitian positive definite A, by block conjugate gradients.
+
+    Every right-hand side is solved in the sum of all their Krylov spaces: fewer steps than one
+    after another, each step one product with all columns at once. Linearly dependent residuals
+    are dropped from the block as they appear.
+
+    Args:
+        A: see `cg`; acts on one vector.
+        B: right-hand sides along the last axis of every leaf: (n, s) for arrays.
+        X0: where to start, like ``B``; zero if None.
+        preconditioner: see `cg`; acts on one vector.
+        rtol: stop when ||b_i - A x_i|| <= max(rtol ||b_i||, atol) for every column.
+        atol: see ``rtol``.
+        maxiter: see `cg`; None means min(10 n, 10000) for n unknowns in one column.
+        history: record the largest residual norm relative to its ||b_i|| of every step.
+        check_every: see `cg`.
+        AT: see `cg`.
+        adjoint_rtol: see `cg`.
+        inner_product: see `cg`; of two single vectors.
+
+    Returns:
+        `Solution` (value, info), ``residual_norm`` of shape (s,), one status for the block;
+        ``num_matvecs`` counts products with the whole block.
+
+    Raises:
+        ValueError: as in `cg`.
+
+    Reference: Dubrulle (2001), algorithm BCGrQ.
+    """
+    B = problem.vector("B", B)
+    widths = {leaf.shape[-1:] for leaf in jax.tree.leaves(B)}
+    if len(widths) != 1 or widths == {()}:
+        raise ValueError(f"B needs one number of columns on every last axis, got {sorted(widths)}")
+    (width,) = widths.pop()
+    if maxiter is None and rtol is not None:
+        maxiter = min(10 * tree.size(B) // max(width, 1), 10_000)
+    options = Options(
+        _columnwise("preconditioner", preconditioner) if preconditioner is not None else None,
+        rtol, atol, maxiter, history, check_every, AT, adjoint_rtol, inner_product,
+    )  # fmt: skip
+    return problem.solve(
+        _method, _columnwise("A", A), B, X0, options, hermitian=True, run=_run, name_b="B"
+    )
+
+
+def _columnwise(name: str, A: LinearMap):
+    """The map on blocks; errors of a single column's map name it."""
+    try:
+        return jax.vmap(as_callable(A), -1, -1)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _run(method, apply, precondition, B, X0, rtol, atol, limits, inner_product) -> Solution:
+    """The plain loop, every column scaled by its own power of two."""
+    inner = inner_product or tree.vdot
+    scale, zero = jax.vmap(lambda b: problem.power_of_two(b, inner_product), -1)(B)
+    B = problem.times(1 / scale, B)
+    if X0 is not None:
+        X0 = jax.tree.map(lambda leaf: jnp.where(zero, 0, leaf), problem.times(1 / scale, X0))
+
+    def norms(R):
+        return jnp.sqrt(jax.vmap(inner, -1)(R, R).real)
+
+    norm_B = norms(B)
+    safe = jnp.where(norm_B > 0, norm_B, 1)
+    least = jnp.maximum((0.0 if rtol is None else rtol) * safe, atol / scale) / safe
+
+    def error(R, norm):
+        del R
+        return jnp.max(norm / safe / jnp.where(least > 0, least / jnp.min(least), 1))
+
+    system = System(
+        apply, precondition, inner, norms, B, X0, jnp.min(least).astype(norm_B.dtype), error
+    )
+    X, info = (iterate_fixed if rtol is None else iterate)(system, method(system), limits)
+    info = info._replace(residual_norm=info.residual_norm * scale)
+    return Solution(problem.times(scale, X), info)
+
+
+class _State(NamedTuple):
+    x: PyTree
+    Q: PyTree
+    """The residual block is Q C; Q has orthonormal or zero columns (in M's inner product)."""
+    MQ: PyTree | None
+    P: PyTree
+    C: Array
+    S: Array
+    error: Any
+    status: Any
+
+
+def _method(system: System) -> Method:
+    def gram(X, Y):
+        columns = jax.vmap(system.inner, (None, -1))
+        return jax.vmap(columns, (-1, None))(X, Y)
+
+    def orthonormalize(W):
+        """Q, M Q, and S with W = Q S: twice, so that rounding is not squared."""
+        MW, S = W if system.precondition is None else system.precondition(W), None
+        for _ in range(2):
+            inverse, factor = _factor(gram(W, MW))
+            W, MW = _times(W, inverse), _times(MW, inverse)
+            S = factor if S is None else _mul(factor, S)
+        return W, MW, S
+
+    def begin(X, R):
+        Q, MQ, C = orthonormalize(R)
+        zeros = jax.tree.map(jnp.zeros_like, R)
+        held = None if system.precondition is None else MQ
+        error = system.error(R, system.norm(R))
+        return _State(X, Q, held, zeros, C, jnp.zeros_like(C), error, jnp.int32(RUNNING))
+
+    def step(s):
+        MQ = s.Q if s.MQ is None else s.MQ
+        P = jax.tree.map(jnp.add, MQ, _times(s.P, s.S.conj().T))
+        AP = system.apply(P)
+        inverse, definite = _inverse(gram(P, AP))
+        X = jax.tree.map(jnp.add, s.x, _times(P, _mul(inverse, s.C)))
+        W = jax.tree.map(jnp.subtract, s.Q, _times(AP, inverse))
+        Q, MQ, S = orthonormalize(W)
+        C = _mul(S, s.C)
+        if s.MQ is None:
+            norm = jnp.linalg.norm(C, axis=0)
+        else:
+            norm = system.norm(_times(Q, C))
+        error = system.error(None, norm)
+        status = jnp.where(definite, RUNNING, int(Status.INDEFINITE))
+        status = jnp.where(jnp.isfinite(error), status, int(Status.NONFINITE)).astype(jnp.int32)
+        return _State(X, Q, None if s.MQ is None else MQ, P, C, S, error, status)
+
+    return Method(begin, masked(step))
+
+
+def _factor(G: Array) -> tuple[Array, Array]:
+    """(S^+, S) with G = S^H S: directions of G at rounding level are dropped."""
+    values, L = jnp.linalg.eigh((G + G.conj().T) / 2)
+    kept = values > jnp.finfo(values.dtype).eps * len(G) * jnp.max(values)
+    root = jnp.sqrt(jnp.where(kept, values, 1))
+    return L * jnp.where(kept, 1 / root, 0), (L * jnp.where(kept, root, 0)).conj().T
+
+
+def _inverse(G: Array) -> tuple[Array, Array]:
+    """The pseudo-inverse of a Hermitian semidefinite G, and whether it is one, up to rounding."""
+    values, L = jnp.linalg.eigh((G + G.conj().T) / 2)
+    tiny = jnp.finfo(values.dtype).eps * len(G) * jnp.max(jnp.abs(values))
+    kept = values > tiny
+    inverse = L * jnp.where(kept, 1 / jnp.where(kept, values, 1), 0)
+    return _mul(inverse, L.conj().T), jnp.min(values) >= -tiny
+
+
+def _mul(X: Array, Y: Array) -> Array:
+    return jnp.matmul(X, Y, precision=_HIGHEST)
+
+
+def _times(X: PyTree, Y: Array) -> PyTree:
+    """The columns of X combined by Y (s, s), at every leaf."""
+    return jax.tree.map(lambda leaf: _mul(leaf, Y).astype(leaf.dtype), X)

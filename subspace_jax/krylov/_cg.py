@@ -1,0 +1,115 @@
+"""Conjugate gradients."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from subspace_jax import tree
+from subspace_jax.krylov._iterate import RUNNING, Method, System, masked
+from subspace_jax.krylov._problem import InnerProduct, Options, Tolerance, solve
+from subspace_jax.krylov._solution import Solution, Status
+from subspace_jax.typing import LinearMap, PyTree
+
+
+def cg(
+    A: LinearMap,
+    b: PyTree,
+    x0: PyTree | None = None,
+    *,
+    preconditioner: LinearMap | None = None,
+    rtol: Tolerance | None = 1e-5,
+    atol: Tolerance = 0.0,
+    maxiter: int | None = None,
+    history: bool = False,
+    check_every: int = 1,
+    AT: LinearMap | None = None,
+    adjoint_rtol: Tolerance | None = None,
+    inner_product: InnerProduct = None,
+) -> Solution:
+    """The solution of A x = b for Hermitian positive definite A, by conjugate gradients.
+
+    Args:
+        A: a linear callable on pytrees like ``b``, or anything with ``@`` for an array ``b``.
+        b: the right-hand side, any pytree of real or of complex arrays.
+        x0: where to start; zero if None. It does not change what the tolerances mean.
+        preconditioner: a linear map r -> z that approximates A^{-1}; here Hermitian positive
+            definite like A.
+        rtol: stop at ||b - A x|| <= max(rtol ||b||, atol), the residual computed anew. None: make
+            exactly ``maxiter`` steps with no test at all, differentiable by unrolling.
+        atol: see ``rtol``.
+        maxiter: most steps; None means min(10 n, 10000) for n unknowns.
+        history: record the residual norm of every step in ``info.history``.
+        check_every: steps between two tests of the loop's condition, so that a GPU need not ask
+            the host in every step; steps past the end change nothing.
+        AT: the adjoint, used for derivatives of solvers of general A where JAX cannot transpose
+            A. A Hermitian A is its own.
+        adjoint_rtol: ``rtol`` of the solves that derivatives take; None: the same.
+        inner_product: (x, y) -> <x, y>, conjugate-linear in x, in place of `tree.vdot`: a psum
+            under ``shard_map``, or a weighted product in which A is self-adjoint.
+
+    Returns:
+        `Solution` (value, info), info an `Info`: status, steps, products, true residual norm.
+        ``INDEFINITE`` comes with the last iterate before the direction of negative curvature.
+        Derivatives with respect to b and all that A closes over are implicit: one more solve.
+        They are NaN if that solve fails, unless it ended at a ``maxiter`` that the caller named.
+
+    Raises:
+        ValueError: operands that do not fit (both shapes or dtypes named), integer operands,
+            negative tolerances or ``maxiter``.
+
+    Reference: Hestenes & Stiefel (1952); residual replacement: van der Vorst & Ye (2000).
+    """
+    options = Options(
+        preconditioner, rtol, atol, maxiter, history, check_every, AT, adjoint_rtol, inner_product
+    )
+    return solve(_method, A, b, x0, options, hermitian=True)
+
+
+class _State(NamedTuple):
+    x: PyTree
+    r: PyTree
+    z: PyTree
+    p: PyTree
+    rz: Any
+    before: Any
+    """<r, z> of the step that made p."""
+    error: Any
+    status: Any
+
+
+def _method(system: System) -> Method:
+    def precondition(r):
+        if system.precondition is None:
+            square = system.inner(r, r).real
+            return r, square, jnp.sqrt(square)
+        z = system.precondition(r)
+        return z, system.inner(r, z).real, system.norm(r)
+
+    def begin(x, r):
+        z, rz, error = precondition(r)
+        zeros, never = jax.tree.map(jnp.zeros_like, r), jnp.zeros_like(rz)
+        return _State(x, r, _held(system, z), zeros, rz, never, error, jnp.int32(RUNNING))
+
+    def step(s):
+        beta = jnp.where(s.before > 0, s.rz, 0) / jnp.where(s.before > 0, s.before, 1)
+        p = tree.axpy(beta, s.p, s.r if s.z is None else s.z)
+        q = system.apply(p)
+        curvature = system.inner(p, q).real
+        fine = curvature > 0
+        alpha = jnp.where(fine, s.rz, 0) / jnp.where(fine, curvature, 1)
+        x = tree.axpy(alpha, p, s.x)
+        r = tree.axpy(-alpha, q, s.r)
+        z, rz, error = precondition(r)
+        status = jnp.where((rz > 0) | (error == 0), RUNNING, int(Status.PRECONDITIONER_BREAKDOWN))
+        status = jnp.where(fine | (s.error == 0), status, int(Status.INDEFINITE))
+        finite = jnp.isfinite(curvature) & jnp.isfinite(rz)
+        status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
+        return _State(x, r, _held(system, z), p, rz, s.rz, error, status)
+
+    return Method(begin, masked(step))
+
+
+def _held(system: System, z: PyTree) -> PyTree | None:
+    """Without a preconditioner z is r: not carried twice."""
+    return None if system.precondition is None else z

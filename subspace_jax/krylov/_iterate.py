@@ -1,0 +1,268 @@
+"""The loop that all solvers share: steps of a recurrence between checks of the true residual.
+
+A recurrence's own residual norm only says when to look. Convergence, stagnation and the limit that
+rounding sets are decided on b - A x, computed anew. When the recurrence has run ahead of the truth
+the method starts afresh from the true residual; when that gains nothing either, the accuracy is
+what the arithmetic can attain.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from subspace_jax.krylov._solution import Info, Solution, Status
+from subspace_jax.typing import PyTree
+
+RUNNING = -1
+RESTART = -2
+"""A method's wish to start afresh from the true residual."""
+PERIOD = 50
+"""Steps between checks of the true residual, if nothing asks for one earlier."""
+
+
+class System(NamedTuple):
+    """A linear system as a loop sees it: checked, scaled, its operators traced."""
+
+    apply: Callable[[PyTree], PyTree]
+    precondition: Callable[[PyTree], PyTree] | None
+    inner: Callable[[PyTree, PyTree], Any]
+    norm: Callable[[PyTree], Any]
+    """The norm of ``inner``; for a block, of every column."""
+    b: PyTree
+    x0: PyTree | None
+    tolerance: Any
+    """The error to reach; real scalar."""
+    error: Callable[[PyTree, Any], Any]
+    """(residual, its norm) -> what is compared with the tolerance."""
+    error_matvecs: int = 0
+    """Products with the adjoint that ``error`` takes."""
+    zero: PyTree | None = None
+    """The zero of the domain, where that is not the space of b."""
+
+
+
+class Method(NamedTuple):
+    """A recurrence. Its state is a NamedTuple with fields x, error, status among others."""
+
+    begin: Callable[[PyTree, PyTree], Any]
+    """(x, r) -> state; r is the true residual of x."""
+    step: Callable[[Any, Any], Any]
+    """(state, on) -> state; unchanged where not ``on``. See `masked`."""
+    finish: Callable[[Any], PyTree] = lambda state: state.x
+    """state -> x."""
+    resumes: bool = True
+    """The recurrence goes on after a check; else each cycle begins anew."""
+    matvecs: int = 1
+    """Products with A and its adjoint in a step."""
+    begin_matvecs: int = 0
+    """Products in ``begin``."""
+    period: int = PERIOD
+    """Steps until the next check of the true residual."""
+    drop: float | None = None
+    """The recurrence's error relative to the last true one that asks for a check."""
+    max_idle: int | None = None
+    """Checks in a row without a gain of 1e-3 that mean stagnation; None: no such test."""
+
+
+class Limits(NamedTuple):
+    """When to stop, apart from the tolerance, and what to record."""
+
+    maxiter: int
+    history: bool
+    check_every: int
+
+
+class _Outer(NamedTuple):
+    x: PyTree
+    r: PyTree
+    norm: Any
+    error: Any
+    ratio: Any
+    """The recurrence's error over the true one, where the recurrence goes on; at most 1."""
+    fresh: Any
+    """The recurrence starts anew from the true residual."""
+    limited: Any
+    """It had run ahead of the true residual."""
+    num_idle: Any
+    status: Any
+    num_steps: Any
+    num_matvecs: Any
+    state: Any
+    """The recurrence's own, where it resumes."""
+    best: tuple[PyTree, Any, Any]
+    """The checked iterate of least error, and its residual norm and error."""
+    history: Any
+
+
+def masked(step: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    """A step that leaves the whole state as it is where not ``on``."""
+    return lambda state, on: select(on, step(state), state)
+
+
+def select(on: Any, new: PyTree, old: PyTree) -> PyTree:
+    """``new`` where ``on``, else ``old``; ``on`` is a scalar."""
+    return jax.tree.map(lambda a, b: jnp.where(on, a, b), new, old)
+
+
+def iterate(system: System, method: Method, limits: Limits) -> Solution:
+    """Run the method until the true residual decides; never more than ``maxiter`` steps."""
+    first = _begin(system, method, limits)
+    drop = method.drop or float(jnp.finfo(first.norm.dtype).eps) ** 0.25
+
+    def cycle(outer: _Outer, on: Any) -> _Outer:
+        factor = jnp.where(outer.limited, 0.25, drop).astype(outer.error.dtype)
+        target = jnp.maximum(system.tolerance, outer.error * factor) * outer.ratio
+        state = method.begin(outer.x, outer.r) if not method.resumes else jax.lax.cond(
+            outer.fresh, lambda: method.begin(outer.x, outer.r), lambda: outer.state
+        )  # fmt: skip
+        stop = jnp.minimum(outer.num_steps + method.period, limits.maxiter)
+
+        def active(carry):
+            state, num_steps, _ = carry
+            running = (state.status == RUNNING) & (num_steps < stop) & on
+            return running & (state.error > target)
+
+        def advance(carry, on):
+            state, num_steps, history = carry
+            state = method.step(state, on)
+            if history is not None:
+                index = jnp.where(on, num_steps, limits.maxiter)
+                history = history.at[index].set(state.error, mode="drop")
+            return state, num_steps + on, history
+
+        carry = (state, outer.num_steps, outer.history)
+        state, num_steps, history = _repeat(active, advance, carry, limits.check_every)
+        checked = _check(system, method, limits, outer, state, num_steps)
+        return select(on, checked, outer._replace(history=None))._replace(history=history)
+
+    last = _repeat(lambda outer: outer.status == RUNNING, cycle, first, 1)
+    x, norm, _ = last.best
+    return Solution(x, Info(last.status, last.num_steps, last.num_matvecs, norm, last.history))
+
+
+def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
+    """Run exactly ``maxiter`` steps in scans, without any test, to be differentiated through."""
+    outer = _begin(system, method, limits)
+    on = jnp.array(True)
+
+    def steps(carry, count):
+        x, r, state = carry
+        state = method.begin(x, r) if state is None else state
+
+        def advance(state, _):
+            state = method.step(state, on)
+            return state, state.error
+
+        state, errors = jax.lax.scan(advance, state, None, length=count)
+        x = method.finish(state)
+        return (x, _residual(system, x), None), errors
+
+    carry, errors = (outer.x, outer.r, outer.state), jnp.zeros(0, outer.error.dtype)
+    period = max(limits.maxiter, 1) if method.resumes else method.period
+    num_cycles, rest = divmod(limits.maxiter, period)
+    if method.resumes and num_cycles:
+        carry, errors = steps(carry, limits.maxiter)
+    elif num_cycles:
+        carry, errors = jax.lax.scan(lambda c, _: steps(c, period), carry, None, length=num_cycles)
+    if rest:
+        carry, last = steps(carry, rest)
+        errors = jnp.concatenate([errors.ravel(), last])
+    x, r, _ = carry
+    norm = system.norm(r)
+    status = jnp.where(jnp.all(jnp.isfinite(norm)), int(Status.CONVERGED), int(Status.NONFINITE))
+    matvecs = outer.num_matvecs + method.matvecs * limits.maxiter + num_cycles + bool(rest)
+    history = errors.ravel() if limits.history else None
+    info = Info(status.astype(jnp.int32), jnp.int32(limits.maxiter), matvecs, norm, history)
+    return Solution(x, info)
+
+
+def _begin(system: System, method: Method, limits: Limits) -> _Outer:
+    zeros = system.b if system.zero is None else system.zero
+    x = jax.tree.map(jnp.zeros_like, zeros) if system.x0 is None else system.x0
+    r = system.b if system.x0 is None else _residual(system, x)
+    norm = system.norm(r)
+    error = system.error(r, norm)
+    status = jnp.where(limits.maxiter > 0, RUNNING, int(Status.MAX_STEPS))
+    status = jnp.where(error <= system.tolerance, int(Status.CONVERGED), status)
+    status = jnp.where(jnp.all(jnp.isfinite(norm)), status, int(Status.NONFINITE))
+    history = jnp.full(limits.maxiter, jnp.nan, norm.dtype) if limits.history else None
+    state = method.begin(x, r) if method.resumes else None
+    matvecs = (system.x0 is not None) + system.error_matvecs
+    matvecs += method.begin_matvecs if method.resumes else 0
+    zero, no = jnp.zeros((), jnp.int32), jnp.array(False)
+    return _Outer(
+        x, r, norm, error, jnp.ones_like(error), no, no, zero, status.astype(jnp.int32),
+        zero, jnp.int32(matvecs), state, (x, norm, error), history,
+    )  # fmt: skip
+
+
+def _check(
+    system: System, method: Method, limits: Limits, outer: _Outer, state: Any, num_steps: Any
+) -> _Outer:
+    """The true residual after a cycle, and what it means."""
+    x = method.finish(state)
+    r = _residual(system, x)
+    norm = system.norm(r)
+    error = system.error(r, norm)
+    limited = state.error < error / 2  # the recurrence has run ahead of the truth
+    restart = state.status == RESTART
+    num_idle = jnp.where(error > 0.999 * outer.error, outer.num_idle + 1, 0)
+    idle = method.max_idle is not None and num_idle >= (method.max_idle or 0)
+    verdicts = (  # the last that holds is the status
+        (num_steps >= limits.maxiter, Status.MAX_STEPS),
+        (idle, Status.STAGNATION),
+        (limited & (error > outer.error / 2), Status.ATTAINABLE_ACCURACY),
+        (restart & (num_steps <= outer.num_steps + 1), Status.BREAKDOWN),
+    )
+    status = jnp.int32(RUNNING)
+    for holds, verdict in verdicts:
+        status = jnp.where(holds, int(verdict), status)
+    status = jnp.where(state.status >= 0, state.status, status)
+    status = jnp.where(jnp.all(jnp.isfinite(norm)), status, int(Status.NONFINITE))
+    status = jnp.where(error <= system.tolerance, int(Status.CONVERGED), status)
+    best = (x, norm, error)
+    # Newton's methods use the iterate before a direction of negative curvature, whatever its r.
+    better = (error < outer.best[-1]) | (status == int(Status.INDEFINITE))
+    best = select(better, best, outer.best)
+    resumed = jnp.where(outer.fresh, 1, 0) if method.resumes else 1
+    done = method.begin_matvecs * resumed + 1 + system.error_matvecs
+    done += (num_steps - outer.num_steps) * method.matvecs
+    return _Outer(
+        x, r, norm, error, jnp.where(limited | restart, 1, jnp.minimum(state.error / error, 1)),
+        limited | restart, limited, num_idle, status.astype(jnp.int32),
+        num_steps, outer.num_matvecs + done, state if method.resumes else None, best, None,
+    )  # fmt: skip
+
+
+def _residual(system: System, x: PyTree) -> PyTree:
+    return jax.tree.map(jnp.subtract, system.b, system.apply(x))
+
+
+def _repeat(active: Callable, step: Callable, state: Any, check_every: int) -> Any:
+    """``step`` while ``active``; under vmap while any lane is, the others held by the step's mask.
+
+    The batching rule of ``while_loop`` would copy the whole carry in every step to hold them.
+    """
+
+    def body(state):
+        return step(state, active(state))
+
+    def several(state):
+        return jax.lax.fori_loop(0, check_every, lambda _, s: body(s), state)
+
+    return jax.lax.while_loop(
+        lambda state: _any_lane(active(state)), body if check_every == 1 else several, state
+    )
+
+
+@jax.custom_batching.custom_vmap
+def _any_lane(flag):
+    return flag
+
+
+@_any_lane.def_vmap
+def _any_lane_batched(axis_size, in_batched, flag):
+    del axis_size, in_batched
+    return _any_lane(jnp.any(flag, axis=0)), False
