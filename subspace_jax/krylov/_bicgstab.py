@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
-from subspace_jax.krylov._iterate import RESTART, RUNNING, Method, System, masked
+from subspace_jax.krylov._iterate import RESTART, RUNNING, Method, System, hold
 from subspace_jax.krylov._problem import InnerProduct, Options, Tolerance, solve
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import LinearMap, PyTree
@@ -65,15 +65,16 @@ def _method(system: System) -> Method:
             x, r, r, zeros, zeros, one, one, one, system.norm(r), jnp.int32(RUNNING)
         )  # fmt: skip
 
-    def step(s):
+    def step(s, on):
         rho = system.inner(s.shadow, s.r)
         beta = _divide(rho, s.rho) * _divide(s.alpha, s.omega)
         # The order of operations matters for breakdowns: beta p - beta omega v first.
         p = jax.tree.map(
             lambda r, p, v: (r + (beta * p - (beta * s.omega) * v)).astype(r.dtype), s.r, s.p, s.v
         )
+        p = hold(on, p, s.p)
         p_hat = precondition(p)
-        v = system.apply(p_hat)
+        v = hold(on, system.apply(p_hat), s.v)
         shadow_v = system.inner(s.shadow, v)
         alpha = _divide(rho, shadow_v)
         half = tree.axpy(-alpha, v, s.r)
@@ -83,7 +84,8 @@ def _method(system: System) -> Method:
         x = jax.tree.map(
             lambda x, p, h: (x + alpha * p + omega * h).astype(x.dtype), s.x, p_hat, half_hat
         )
-        r = tree.axpy(-omega, t, half)
+        x = hold(on, x, s.x)
+        r = hold(on, tree.axpy(-omega, t, half), s.r)
         error = system.norm(r)
         # Orthogonal to rounding: a next direction would be noise.
         tiny = jnp.finfo(error.dtype).eps ** 2
@@ -94,7 +96,7 @@ def _method(system: System) -> Method:
         status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
         return _State(x, r, s.shadow, p, v, rho, alpha, omega, error, status)
 
-    return Method(begin, masked(step), matvecs=2)
+    return Method(begin, step, matvecs=2)
 
 
 def _divide(a: Any, b: Any) -> Any:

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from subspace_jax import tree
 from subspace_jax.krylov import _problem as problem
@@ -13,7 +14,7 @@ from subspace_jax.krylov._iterate import (
     System,
     iterate,
     iterate_fixed,
-    masked,
+    hold,
 )
 from subspace_jax.krylov._problem import InnerProduct, Options, Tolerance
 from subspace_jax.krylov._solution import Solution, Status
@@ -139,7 +140,7 @@ def _method(system: System) -> Method:
         """Q, M Q, and S with W = Q S: twice, so that rounding is not squared."""
         MW, S = W if system.precondition is None else system.precondition(W), None
         for _ in range(2):
-            inverse, factor = _factor(gram(W, MW))
+            inverse, factor, _ = _factor(gram(W, MW))
             W, MW = _times(W, inverse), _times(MW, inverse)
             S = factor if S is None else _mul(factor, S)
         return W, MW, S
@@ -151,12 +152,13 @@ def _method(system: System) -> Method:
         error = system.error(R, system.norm(R))
         return _State(X, Q, held, zeros, C, jnp.zeros_like(C), error, jnp.int32(RUNNING))
 
-    def step(s):
+    def step(s, on):
         MQ = s.Q if s.MQ is None else s.MQ
-        P = jax.tree.map(jnp.add, MQ, _times(s.P, s.S.conj().T))
+        P = hold(on, jax.tree.map(jnp.add, MQ, _times(s.P, s.S.conj().T)), s.P)
         AP = system.apply(P)
         inverse, definite = _inverse(gram(P, AP))
         X = jax.tree.map(jnp.add, s.x, _times(P, _mul(inverse, s.C)))
+        X = hold(on, X, s.x)
         W = jax.tree.map(jnp.subtract, s.Q, _times(AP, inverse))
         Q, MQ, S = orthonormalize(W)
         C = _mul(S, s.C)
@@ -167,26 +169,48 @@ def _method(system: System) -> Method:
         error = system.error(None, norm)
         status = jnp.where(definite, RUNNING, int(Status.INDEFINITE))
         status = jnp.where(jnp.isfinite(error), status, int(Status.NONFINITE)).astype(jnp.int32)
-        return _State(X, Q, None if s.MQ is None else MQ, P, C, S, error, status)
+        held = None if s.MQ is None else MQ
+        Q, held, C, S = hold(on, (Q, held, C, S), (s.Q, s.MQ, s.C, s.S))
+        return _State(X, Q, held, P, C, S, error, status)
 
-    return Method(begin, masked(step))
+    return Method(begin, step)
 
 
-def _factor(G: Array) -> tuple[Array, Array]:
-    """(S^+, S) with G = S^H S: directions of G at rounding level are dropped."""
-    values, L = jnp.linalg.eigh((G + G.conj().T) / 2)
-    kept = values > jnp.finfo(values.dtype).eps * len(G) * jnp.max(values)
-    root = jnp.sqrt(jnp.where(kept, values, 1))
-    return L * jnp.where(kept, 1 / root, 0), (L * jnp.where(kept, root, 0)).conj().T
+def _factor(G: Array) -> tuple[Array, Array, Array]:
+    """(S^+, S) with G = S^H S, S upper triangular and zero in dependent rows; G's definiteness."""
+    L, kept, definite = _cholesky(G)
+    identity = jnp.eye(len(G), dtype=G.dtype)
+    inverse = solve_triangular(L + jnp.diag(~kept).astype(G.dtype), identity, lower=True)
+    return jnp.where(kept, inverse.conj().T, 0), L.conj().T, definite
 
 
 def _inverse(G: Array) -> tuple[Array, Array]:
-    """The pseudo-inverse of a Hermitian semidefinite G, and whether it is one, up to rounding."""
-    values, L = jnp.linalg.eigh((G + G.conj().T) / 2)
-    tiny = jnp.finfo(values.dtype).eps * len(G) * jnp.max(jnp.abs(values))
-    kept = values > tiny
-    inverse = L * jnp.where(kept, 1 / jnp.where(kept, values, 1), 0)
-    return _mul(inverse, L.conj().T), jnp.min(values) >= -tiny
+    """The inverse of a Hermitian definite G, zero where G is; and whether it is definite there."""
+    inverse, _, definite = _factor(G)
+    return _mul(inverse, inverse.conj().T), definite
+
+
+def _cholesky(G: Array) -> tuple[Array, Array, Array]:
+    """L with G = L L^H, which columns are kept, and whether no pivot is negative.
+
+    A column whose pivot is at rounding level depends on those before it: it is zero in L. (With
+    eigenvalues in its place the derivative would be NaN at G = I.)
+    """
+    n = len(G)
+    diagonal = jnp.diagonal(G).real
+    tiny = 4 * n * jnp.finfo(diagonal.dtype).eps * jnp.max(jnp.abs(diagonal))
+
+    def eliminate(carry, j):
+        G, definite = carry
+        pivot = G[j, j].real
+        fine = pivot > tiny
+        column = jnp.where(fine, G[:, j], 0) / jnp.sqrt(jnp.where(fine, pivot, 1))
+        column = jnp.where(jnp.arange(n) >= j, column, 0)
+        G = G - jnp.outer(column, column.conj())
+        return (G, definite & (pivot >= -tiny)), (column, fine)
+
+    (_, definite), (rows, kept) = jax.lax.scan(eliminate, (G, jnp.array(True)), jnp.arange(n))
+    return rows.T, kept, definite
 
 
 def _mul(X: Array, Y: Array) -> Array:

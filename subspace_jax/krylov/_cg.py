@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
-from subspace_jax.krylov._iterate import RUNNING, Method, System, masked
+from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._problem import InnerProduct, Options, Tolerance, solve
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import LinearMap, PyTree
@@ -91,15 +91,15 @@ def _method(system: System) -> Method:
         zeros, never = jax.tree.map(jnp.zeros_like, r), jnp.zeros_like(rz)
         return _State(x, r, _held(system, z), zeros, rz, never, error, jnp.int32(RUNNING))
 
-    def step(s):
+    def step(s, on):
         beta = jnp.where(s.before > 0, s.rz, 0) / jnp.where(s.before > 0, s.before, 1)
-        p = tree.axpy(beta, s.p, s.r if s.z is None else s.z)
+        p = hold(on, tree.axpy(beta, s.p, s.r if s.z is None else s.z), s.p)
         q = system.apply(p)
         curvature = system.inner(p, q).real
         fine = curvature > 0
         alpha = jnp.where(fine, s.rz, 0) / jnp.where(fine, curvature, 1)
-        x = tree.axpy(alpha, p, s.x)
-        r = tree.axpy(-alpha, q, s.r)
+        x = hold(on, tree.axpy(alpha, p, s.x), s.x)
+        r = hold(on, tree.axpy(-alpha, q, s.r), s.r)
         z, rz, error = precondition(r)
         status = jnp.where((rz > 0) | (error == 0), RUNNING, int(Status.PRECONDITIONER_BREAKDOWN))
         status = jnp.where(fine | (s.error == 0), status, int(Status.INDEFINITE))
@@ -107,7 +107,7 @@ def _method(system: System) -> Method:
         status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
         return _State(x, r, _held(system, z), p, rz, s.rz, error, status)
 
-    return Method(begin, masked(step))
+    return Method(begin, step)
 
 
 def _held(system: System, z: PyTree) -> PyTree | None:

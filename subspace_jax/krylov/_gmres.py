@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from subspace_jax.krylov._iterate import RUNNING, Method, System, select
+from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._problem import InnerProduct, Options, Tolerance, solve, times
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import Array, LinearMap, PyTree
@@ -176,7 +176,7 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
             Z = jax.tree.map(
                 lambda rows, leaf: rows.at[s.j].set(jnp.where(on, leaf, 0)), s.Z, z
             )
-        small = select(
+        small = hold(
             on, (R, G, g, s.count + 1, error, status), (s.R, s.G, s.g, s.count, s.error, s.status)
         )
         R, G, g, count, error, status = small

@@ -49,7 +49,7 @@ class Method(NamedTuple):
     begin: Callable[[PyTree, PyTree], Any]
     """(x, r) -> state; r is the true residual of x."""
     step: Callable[[Any, Any], Any]
-    """(state, on) -> state; unchanged where not ``on``. See `masked`."""
+    """(state, on) -> state; lanes of a vmap that are not ``on`` stay as they are: `hold`."""
     finish: Callable[[Any], PyTree] = lambda state: state.x
     """state -> x."""
     resumes: bool = True
@@ -96,9 +96,35 @@ class _Outer(NamedTuple):
     history: Any
 
 
-def masked(step: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-    """A step that leaves the whole state as it is where not ``on``."""
-    return lambda state, on: select(on, step(state), state)
+def hold(on: Any, new: PyTree, old: PyTree) -> PyTree:
+    """``new``, but ``old`` in the lanes of a vmap that are not ``on``.
+
+    Outside of vmap a loop's body runs only while ``on``, so there is nothing to choose: no pass
+    over the vectors, nothing to compile. Hold a vector where it is made, before anything reads it:
+    XLA fuses the choice into the update.
+    """
+    return new if on is True else _hold(on, new, old)
+
+
+@jax.custom_batching.custom_vmap
+def _hold(on, new, old):
+    del on, old
+    return new
+
+
+@_hold.def_vmap
+def _hold_lanes(axis_size, in_batched, on, new, old):
+    on_batched, new_batched, old_batched = in_batched
+    if not on_batched:
+        return new, new_batched
+    del axis_size
+
+    def choose(a, b, a_batched, b_batched):
+        a, b = (x if batched else x[None] for x, batched in ((a, a_batched), (b, b_batched)))
+        return jnp.where(on.reshape(on.shape + (1,) * (max(a.ndim, b.ndim) - 1)), a, b)
+
+    chosen = jax.tree.map(choose, new, old, new_batched, old_batched)
+    return chosen, jax.tree.map(lambda _: True, new_batched)
 
 
 def select(on: Any, new: PyTree, old: PyTree) -> PyTree:
@@ -126,7 +152,7 @@ def iterate(system: System, method: Method, limits: Limits) -> Solution:
 
         def advance(carry, on):
             state, num_steps, history = carry
-            state = method.step(state, on)
+            state = _held_step(method, state, on)
             if history is not None:
                 index = jnp.where(on, num_steps, limits.maxiter)
                 history = history.at[index].set(state.error, mode="drop")
@@ -135,7 +161,7 @@ def iterate(system: System, method: Method, limits: Limits) -> Solution:
         carry = (state, outer.num_steps, outer.history)
         state, num_steps, history = _repeat(active, advance, carry, limits.check_every)
         checked = _check(system, method, limits, outer, state, num_steps)
-        return select(on, checked, outer._replace(history=None))._replace(history=history)
+        return hold(on, checked, outer._replace(history=None))._replace(history=history)
 
     last = _repeat(lambda outer: outer.status == RUNNING, cycle, first, 1)
     x, norm, _ = last.best
@@ -145,21 +171,19 @@ def iterate(system: System, method: Method, limits: Limits) -> Solution:
 def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
     """Run exactly ``maxiter`` steps in scans, without any test, to be differentiated through."""
     outer = _begin(system, method, limits)
-    on = jnp.array(True)
-
     def steps(carry, count):
-        x, r, state = carry
-        state = method.begin(x, r) if state is None else state
+        x, r = carry
+        state = method.begin(x, r)
 
         def advance(state, _):
-            state = method.step(state, on)
+            state = method.step(state, True)
             return state, state.error
 
         state, errors = jax.lax.scan(advance, state, None, length=count)
         x = method.finish(state)
-        return (x, _residual(system, x), None), errors
+        return (x, _residual(system, x)), errors
 
-    carry, errors = (outer.x, outer.r, outer.state), jnp.zeros(0, outer.error.dtype)
+    carry, errors = (outer.x, outer.r), jnp.zeros(0, outer.error.dtype)
     period = max(limits.maxiter, 1) if method.resumes else method.period
     num_cycles, rest = divmod(limits.maxiter, period)
     if method.resumes and num_cycles:
@@ -169,10 +193,12 @@ def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
     if rest:
         carry, last = steps(carry, rest)
         errors = jnp.concatenate([errors.ravel(), last])
-    x, r, _ = carry
+    x, r = carry
     norm = system.norm(r)
     status = jnp.where(jnp.all(jnp.isfinite(norm)), int(Status.CONVERGED), int(Status.NONFINITE))
-    matvecs = outer.num_matvecs + method.matvecs * limits.maxiter + num_cycles + bool(rest)
+    num_cycles += bool(rest)
+    matvecs = outer.num_matvecs + method.matvecs * limits.maxiter
+    matvecs += num_cycles * (1 + method.begin_matvecs)
     history = errors.ravel() if limits.history else None
     info = Info(status.astype(jnp.int32), jnp.int32(limits.maxiter), matvecs, norm, history)
     return Solution(x, info)
@@ -188,12 +214,14 @@ def _begin(system: System, method: Method, limits: Limits) -> _Outer:
     status = jnp.where(error <= system.tolerance, int(Status.CONVERGED), status)
     status = jnp.where(jnp.all(jnp.isfinite(norm)), status, int(Status.NONFINITE))
     history = jnp.full(limits.maxiter, jnp.nan, norm.dtype) if limits.history else None
-    state = method.begin(x, r) if method.resumes else None
+    state = None
+    if method.resumes:
+        shapes = jax.eval_shape(method.begin, x, r)
+        state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     matvecs = (system.x0 is not None) + system.error_matvecs
-    matvecs += method.begin_matvecs if method.resumes else 0
-    zero, no = jnp.zeros((), jnp.int32), jnp.array(False)
+    zero = jnp.zeros((), jnp.int32)
     return _Outer(
-        x, r, norm, error, jnp.ones_like(error), no, no, zero, status.astype(jnp.int32),
+        x, r, norm, error, jnp.ones_like(error), jnp.array(True), jnp.array(False), zero, status.astype(jnp.int32),
         zero, jnp.int32(matvecs), state, (x, norm, error), history,
     )  # fmt: skip
 
@@ -240,6 +268,20 @@ def _residual(system: System, x: PyTree) -> PyTree:
     return jax.tree.map(jnp.subtract, system.b, system.apply(x))
 
 
+def _held_step(method: Method, state: Any, on: Any) -> Any:
+    """A step; the method holds its vectors, here its scalars are held."""
+    new = method.step(state, on)
+    if not method.resumes:
+        return new
+    scalars = [i for i, leaf in enumerate(jax.tree.leaves(new)) if jnp.ndim(leaf) == 0]
+    leaves, structure = jax.tree.flatten(new)
+    old = jax.tree.leaves(state)
+    held = hold(on, [leaves[i] for i in scalars], [old[i] for i in scalars])
+    for i, leaf in zip(scalars, held, strict=True):
+        leaves[i] = leaf
+    return structure.unflatten(leaves)
+
+
 def _repeat(active: Callable, step: Callable, state: Any, check_every: int) -> Any:
     """``step`` while ``active``; under vmap while any lane is, the others held by the step's mask.
 
@@ -250,7 +292,11 @@ def _repeat(active: Callable, step: Callable, state: Any, check_every: int) -> A
         return step(state, active(state))
 
     def several(state):
-        return jax.lax.fori_loop(0, check_every, lambda _, s: body(s), state)
+        def masked(_, state):
+            on = active(state)
+            return select(on, step(state, on), state)
+
+        return jax.lax.fori_loop(0, check_every, masked, state)
 
     return jax.lax.while_loop(
         lambda state: _any_lane(active(state)), body if check_every == 1 else several, state

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
-from subspace_jax.krylov._iterate import RUNNING, Method, System, iterate, iterate_fixed, masked
+from subspace_jax.krylov._iterate import RUNNING, Method, System, iterate, iterate_fixed, hold
 from subspace_jax.krylov import _problem as problem
 from subspace_jax.krylov._problem import InnerProduct, Options, Tolerance, times
 from subspace_jax.krylov._solution import Info, Solution, Status
@@ -185,7 +185,7 @@ def _run(method, maps: _Maps, b, zero, x0, rtol, atol, limits, inner_product) ->
     def error(r, size):
         return jnp.minimum(size, norm(maps.adjoint(r)) * weight)
 
-    tolerance = jnp.maximum((rtol or 0.0) * norm_b, atol / scale) if rtol is not None else 0 * norm_b
+    tolerance = jnp.maximum((0.0 if rtol is None else rtol) * norm_b, atol / scale)
     system = System(
         maps.apply, None, inner, norm, b, x0, tolerance.astype(norm_b.dtype), error, 1, zero
     )
@@ -292,13 +292,13 @@ def _lsmr_method(system: System, adjoint: Callable, weight: Any) -> Method:
             alpha * beta, norm_r, error, jnp.int32(RUNNING),
         )  # fmt: skip
 
-    def step(s):
+    def step(s, on):
         u = tree.axpy(-s.alpha, s.u, system.apply(s.v))
         beta = system.norm(u)
-        u = _normalise(u, beta)
+        u = hold(on, _normalise(u, beta), s.u)
         v = tree.axpy(-beta, s.v, adjoint(u))
         alpha = system.norm(v)
-        v = _normalise(v, alpha)
+        v = hold(on, _normalise(v, alpha), s.v)
 
         c, sine, rho = _rotation(s.alpha_bar, beta)
         theta_new, alpha_bar = sine * alpha, c * alpha
@@ -306,8 +306,9 @@ def _lsmr_method(system: System, adjoint: Callable, weight: Any) -> Method:
         c_bar, s_bar, rho_bar = _rotation(s.c_bar * rho, theta_new)
         zeta, zeta_bar = c_bar * s.zeta_bar, -s_bar * s.zeta_bar
         h_bar = tree.axpy(-_divide(theta_bar * rho, s.rho * s.rho_bar), s.h_bar, s.h)
-        x = tree.axpy(_divide(zeta, rho * rho_bar), h_bar, s.x)
-        h = tree.axpy(-_divide(theta_new, rho), s.h, v)
+        h_bar = hold(on, h_bar, s.h_bar)
+        x = hold(on, tree.axpy(_divide(zeta, rho * rho_bar), h_bar, s.x), s.x)
+        h = hold(on, tree.axpy(-_divide(theta_new, rho), s.h, v), s.h)
 
         n = s.norm_r
         beta_hat, beta_dd = c * n.beta_dd, -sine * n.beta_dd
@@ -325,7 +326,7 @@ def _lsmr_method(system: System, adjoint: Callable, weight: Any) -> Method:
             _NormR(beta_dd, beta_d, rho_d, tau_old, theta), error, status,
         )  # fmt: skip
 
-    return Method(begin, masked(step), matvecs=2, begin_matvecs=1)
+    return Method(begin, step, matvecs=2, begin_matvecs=1)
 
 
 class _CGLSState(NamedTuple):
@@ -353,12 +354,14 @@ def _cgls_method(system: System, adjoint: Callable, weight: Any) -> Method:
         zeros, never = jax.tree.map(jnp.zeros_like, s), jnp.zeros_like(gamma)
         return _CGLSState(x, r, s, zeros, gamma, never, never, error, jnp.int32(RUNNING))
 
-    def step(state):
+    def step(state, on):
         p = tree.axpy(_divide(state.gamma, state.before), state.p, state.s)
+        p = hold(on, p, state.p)
         q = system.apply(p)
         square = system.inner(q, q).real
         alpha = _divide(state.gamma, square)
-        x, r = tree.axpy(alpha, p, state.x), tree.axpy(-alpha, q, state.r)
+        x = hold(on, tree.axpy(alpha, p, state.x), state.x)
+        r = hold(on, tree.axpy(-alpha, q, state.r), state.r)
         s = adjoint(r)
         gamma, size, error = norms(r, s)
         largest = jnp.maximum(state.largest, _divide(square, state.gamma))
@@ -371,7 +374,7 @@ def _cgls_method(system: System, adjoint: Callable, weight: Any) -> Method:
         status = jnp.where(fine, status, int(Status.NONFINITE)).astype(jnp.int32)
         return _CGLSState(x, r, s, p, gamma, state.gamma, largest, error, status)
 
-    return Method(begin, masked(step), matvecs=2, begin_matvecs=1)
+    return Method(begin, step, matvecs=2, begin_matvecs=1)
 
 
 def _normalise(x: PyTree, norm: Any) -> PyTree:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
-from subspace_jax.krylov._iterate import RUNNING, Method, System, masked
+from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._problem import InnerProduct, Options, Tolerance, solve, times
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import LinearMap, PyTree
@@ -62,6 +62,9 @@ class _State(NamedTuple):
     sine: Any
     scale: Any
     """Largest entry of the tridiagonal matrix so far, for the size of A."""
+    low: Any
+    """The least slope ||A r|| / ||r|| so far, and ||r|| there."""
+    phi_low: Any
     error: Any
     status: Any
 
@@ -81,10 +84,10 @@ def _method(system: System) -> Method:
         carried = None if system.precondition is None else r
         return _State(
             x, carried, r, zeros, y, zeros, zeros, beta, zero, zero, zero, beta, zero - 1, zero,
-            zero, system.norm(r), jnp.int32(RUNNING),
+            zero, jnp.full_like(beta, jnp.inf), beta, system.norm(r), jnp.int32(RUNNING),
         )  # fmt: skip
 
-    def step(s):
+    def step(s, on):
         beta = jnp.where(s.beta > 0, s.beta, 1)
         v = times(1 / beta, s.u if s.y is None else s.y)
         u = system.apply(v)
@@ -92,7 +95,7 @@ def _method(system: System) -> Method:
         ratio = jnp.where(first, 0, s.beta) / jnp.where(first, 1, s.beta_old)
         u = tree.axpy(-ratio, s.u_old, u)
         alpha = system.inner(v, u).real
-        u = tree.axpy(-alpha / beta, s.u, u)
+        u = hold(on, tree.axpy(-alpha / beta, s.u, u), s.u)
         y, beta_new, square = precondition(u)
 
         delta = s.cosine * s.delta_bar + s.sine * alpha
@@ -100,8 +103,14 @@ def _method(system: System) -> Method:
         gamma = jnp.hypot(gamma_bar, beta_new)
         scale = jnp.maximum(s.scale, jnp.maximum(jnp.abs(alpha), beta_new))
         # ||A r|| / ||r|| before this step: zero at a least-squares solution, where no step helps.
+        # Rounding lets it fall to sqrt(eps) ||A|| there and then lifts it, while ||r|| stays.
         slope = jnp.hypot(gamma_bar, s.cosine * beta_new)
-        idle = slope <= jnp.finfo(gamma.dtype).eps ** (2 / 3) * scale
+        lower = slope < s.low
+        low = jnp.where(lower, slope, s.low)
+        phi_low = jnp.where(lower, s.phi_bar, s.phi_low)
+        eps = jnp.finfo(gamma.dtype).eps
+        turned = (low <= eps**0.5 * scale) & (slope >= 4 * low) & (s.phi_bar >= 0.99 * phi_low)
+        idle = turned | (slope <= 10 * eps * scale)
         gamma = jnp.where(gamma > 0, gamma, 1)
         cosine, sine = gamma_bar / gamma, beta_new / gamma
         phi = jnp.where(idle, 0, cosine * s.phi_bar)
@@ -111,21 +120,24 @@ def _method(system: System) -> Method:
             lambda v, w_old, w: ((v - s.epsilon * w_old - delta * w) / gamma).astype(v.dtype),
             v, s.w_old, s.w,
         )  # fmt: skip
-        x = tree.axpy(phi, w, s.x)
+        w = hold(on, w, s.w)
+        x = hold(on, tree.axpy(phi, w, s.x), s.x)
         r, error = s.r, phi_bar
         if r is not None:
             safe = jnp.where(beta_new > 0, beta_new, 1)
             r = jax.tree.map(
                 lambda r, u: (sine**2 * r - (phi_bar * cosine / safe) * u).astype(r.dtype), r, u
             )
+            r = hold(on, r, s.r)
             error = system.norm(r)
         status = jnp.where(idle & (error > 0), int(Status.STAGNATION), RUNNING)
         status = jnp.where(square >= 0, status, int(Status.PRECONDITIONER_BREAKDOWN))
         finite = jnp.isfinite(alpha) & jnp.isfinite(beta_new)
         status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
+        u_old, w_old = hold(on, (s.u, s.w), (s.u_old, s.w_old))
         return _State(
-            x, r, u, s.u, y, w, s.w, beta_new, s.beta, -s.cosine * beta_new,
-            s.sine * beta_new, phi_bar, cosine, sine, scale, error, status,
+            x, r, u, u_old, y, w, w_old, beta_new, s.beta, -s.cosine * beta_new,
+            s.sine * beta_new, phi_bar, cosine, sine, scale, low, phi_low, error, status,
         )  # fmt: skip
 
-    return Method(begin, masked(step))
+    return Method(begin, step)

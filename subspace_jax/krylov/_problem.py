@@ -82,7 +82,7 @@ def _run(method, apply, precondition, b, x0, rtol, atol, limits, inner_product) 
         x0 = jax.tree.map(lambda leaf: jnp.where(zero, 0, leaf), times(1 / scale, x0))
     norm = norm_of(inner)
     norm_b = norm(b)
-    tolerance = jnp.maximum((rtol or 0.0) * norm_b, atol / scale) if rtol is not None else 0 * norm_b
+    tolerance = jnp.maximum((0.0 if rtol is None else rtol) * norm_b, atol / scale)
     system = System(
         apply, precondition, inner, norm, b, x0, tolerance.astype(norm_b.dtype), lambda r, size: size
     )
@@ -365,8 +365,11 @@ def power_of_two(b: PyTree, inner_product: InnerProduct) -> tuple[Any, Any]:
             square = inner_product(scaled, scaled).real
             inside = jnp.isfinite(square) & (square > float(jnp.finfo(dtype).tiny) * far)
             largest = jnp.where(inside, jnp.sqrt(square) / factor, largest)
-    limit = jnp.finfo(dtype).maxexp - 4
-    _, exponent = jnp.frexp(largest)
-    scale = jnp.ldexp(jnp.ones((), dtype), jnp.clip(exponent, -limit, limit))
+    wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+    integer, mask = (jnp.int32, 0x7F800000) if wide == jnp.float32 else (jnp.int64, 0x7FF << 52)
+    bits = jax.lax.bitcast_convert_type(largest.astype(wide), integer)
+    scale = jax.lax.bitcast_convert_type(bits & integer(mask), wide)  # the mantissa is gone
+    limit = 2.0 ** (jnp.finfo(dtype).maxexp - 4)
+    scale = jnp.clip(scale, 1 / limit, limit).astype(dtype)
     usable = jnp.isfinite(largest) & (largest > 0)
     return jnp.where(usable, scale, 1), largest == 0

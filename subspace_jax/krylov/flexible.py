@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
-from subspace_jax.krylov._iterate import RUNNING, Method, System, masked
+from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._problem import InnerProduct, Options, Tolerance, solve, times
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import Array, LinearMap, PyTree
@@ -92,7 +92,7 @@ def _method(system: System, m: int) -> Method:
         zero = jnp.zeros((), jnp.int32)
         return _State(x, r, P, P, jnp.zeros(m, error.dtype), zero, error, jnp.int32(RUNNING))
 
-    def step(s):
+    def step(s, on):
         d = propose(times(1 / jnp.where(s.error > 0, s.error, 1), s.r))
         if m:
             overlaps = jax.vmap(system.inner, (0, None))(s.AP, d)
@@ -105,7 +105,8 @@ def _method(system: System, m: int) -> Method:
         curvature = system.inner(d, q).real
         fine = curvature > 0
         alpha = jnp.where(fine, system.inner(d, s.r), 0) / jnp.where(fine, curvature, 1)
-        x, r = tree.axpy(alpha, d, s.x), tree.axpy(-alpha, q, s.r)
+        x = hold(on, tree.axpy(alpha, d, s.x), s.x)
+        r = hold(on, tree.axpy(-alpha, q, s.r), s.r)
         error = system.norm(r)
         status = jnp.where(fine & (alpha != 0), RUNNING, int(Status.BREAKDOWN))
         status = jnp.where(curvature < 0, int(Status.INDEFINITE), status)
@@ -113,10 +114,13 @@ def _method(system: System, m: int) -> Method:
         status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
         P, AP, curvatures = s.P, s.AP, s.curvatures
         if m:
-            index = s.k % m
-            P = jax.tree.map(lambda rows, leaf: rows.at[index].set(leaf), P, d)
-            AP = jax.tree.map(lambda rows, leaf: rows.at[index].set(leaf), AP, q)
-            curvatures = curvatures.at[index].set(curvature)
+            index = jnp.where(on, s.k % m, m)  # m: dropped
+
+            def put(rows, leaf):
+                return rows.at[index].set(leaf, mode="drop")
+
+            P, AP = jax.tree.map(put, P, d), jax.tree.map(put, AP, q)
+            curvatures = put(curvatures, curvature)
         return _State(x, r, P, AP, curvatures, s.k + 1, error, status)
 
-    return Method(begin, masked(step))
+    return Method(begin, step)

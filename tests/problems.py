@@ -1,0 +1,73 @@
+"""Linear systems with a known answer, for the tests of the solvers."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from subspace_jax import krylov
+
+DEFINITE = ("cg", "block_cg", "flexible_cg")
+GENERAL = ("gmres", "fgmres", "bicgstab")
+LEAST_SQUARES = ("lsmr", "cgls")
+SQUARE = (*DEFINITE, "minres", *GENERAL)
+ALL = (*SQUARE, *LEAST_SQUARES)
+
+
+class Problem(NamedTuple):
+    A: jax.Array
+    b: jax.Array
+    x: np.ndarray
+    """The answer of a dense solve in float64."""
+
+
+def normal(rng, shape, dtype):
+    imaginary = 1j * rng.normal(size=shape) if np.dtype(dtype).kind == "c" else 0
+    return rng.normal(size=shape) + imaginary
+
+
+def unitary(rng, n, dtype):
+    return np.linalg.qr(normal(rng, (n, n), dtype))[0]
+
+
+def matrix(name, n=40, dtype="float64", condition=100.0, seed=0):
+    """A matrix of the kind that the solver of this name is for, in numpy's double precision."""
+    rng = np.random.default_rng(seed)
+    values = np.geomspace(1, condition, n)
+    if name == "minres":
+        values = values * np.where(rng.random(n) < 0.4, -1, 1)
+    if name in GENERAL:
+        noise = normal(rng, (n, n), dtype)
+        return 2 * np.eye(n) + noise / np.sqrt(2 * n if np.iscomplexobj(noise) else n)
+    if name in LEAST_SQUARES:
+        tall = normal(rng, (n + n // 2, n), dtype)
+        return tall
+    U = unitary(rng, n, dtype)
+    return (U * values) @ U.conj().T
+
+
+def problem(name, n=40, dtype="float64", condition=100.0, seed=0):
+    A = matrix(name, n, dtype, condition, seed)
+    shape = (len(A), 3) if name == "block_cg" else (len(A),)
+    b = normal(np.random.default_rng(seed + 1), shape, dtype)
+    A, b = A.astype(dtype), b.astype(dtype)
+    x = np.linalg.lstsq(A.astype(complex), b.astype(complex))[0]
+    return Problem(jnp.asarray(A), jnp.asarray(b), x if np.iscomplexobj(A) else x.real)
+
+
+def call(name, A, b, x0=None, **options):
+    """The solver of this name; the flexible one along residuals."""
+    if name == "flexible_cg":
+        options = {"direction": options.pop("preconditioner", lambda r: r), **options}
+    return getattr(krylov, name)(A, b, x0, **options)
+
+
+def relative_residual(A, b, x):
+    """In double precision, of the largest column."""
+    A, b, x = (np.asarray(a, complex) for a in (A, b, x))
+    return np.max(np.linalg.norm(b - A @ x, axis=0) / np.linalg.norm(b, axis=0))
+
+
+def status(solution):
+    return krylov.Status(int(solution.info.status))

@@ -1,0 +1,190 @@
+"""Honest about failure: every way a solve can end."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from subspace_jax import krylov
+from subspace_jax.krylov import Status
+from tests.problems import (
+    ALL,
+    DEFINITE,
+    GENERAL,
+    SQUARE,
+    call,
+    problem,
+    relative_residual,
+    status,
+    unitary,
+)
+
+
+def test_converged_is_zero_and_nothing_else():
+    assert [member for member in Status if member == 0] == [Status.CONVERGED]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_zero_right_hand_side_takes_no_step(name):
+    p = problem(name, n=20, dtype="float32")
+    start = jnp.ones_like(jnp.asarray(p.x, p.b.dtype))
+    for x0 in (None, start):
+        x, info = call(name, p.A, 0 * p.b, x0)
+        assert int(info.num_steps) == 0
+        assert Status(int(info.status)) == Status.CONVERGED
+        np.testing.assert_array_equal(x, 0)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+@pytest.mark.parametrize("name", ALL)
+def test_the_size_of_the_right_hand_side_does_not_matter(name, size):
+    p = problem(name, n=20, dtype="float32", condition=10)
+    x, info = call(name, p.A, jnp.float32(size) * p.b, rtol=1e-4)
+    reference, same = call(name, p.A, p.b, rtol=1e-4)
+    assert Status(int(info.status)) == Status.CONVERGED
+    assert abs(int(info.num_steps) - int(same.num_steps)) <= 3
+    np.testing.assert_allclose(x / jnp.float32(size), reference, rtol=2e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_exact_start_returns_at_once(name):
+    p = problem(name, n=20, dtype="float32", condition=10)
+    _, info = call(name, p.A, p.b, jnp.asarray(p.x, p.b.dtype), rtol=1e-3)
+    assert int(info.num_steps) == 0
+    assert Status(int(info.status)) == Status.CONVERGED
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_a_good_start_does_not_tighten_the_tolerance(name):
+    p = problem(name, n=40, dtype="float32", condition=10)
+    cold = call(name, p.A, p.b, rtol=1e-4)
+    warm = call(name, p.A, p.b, jnp.asarray(p.x * 1.001, p.b.dtype), rtol=1e-4)
+    assert int(warm.info.num_steps) < int(cold.info.num_steps)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_maxiter_bounds_the_steps(name):
+    p = problem(name, n=60, dtype="float32", condition=1e3)
+    for maxiter in (0, 3):
+        x, info = call(name, p.A, p.b, rtol=1e-6, maxiter=maxiter)
+        assert (int(info.num_steps), Status(int(info.status))) == (maxiter, Status.MAX_STEPS)
+        assert np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nan_anywhere_is_nonfinite(name):
+    p = problem(name, n=20, dtype="float32")
+    assert status(call(name, p.A * jnp.nan, p.b)) == Status.NONFINITE
+    assert status(call(name, p.A, p.b.at[0].set(jnp.nan))) == Status.NONFINITE
+    if name in SQUARE:
+        nan = call(name, p.A, p.b, preconditioner=lambda r: r * jnp.nan)
+        assert status(nan) == Status.NONFINITE
+        assert np.isfinite(nan.value).all()
+
+
+@pytest.mark.parametrize("name", DEFINITE)
+def test_negative_curvature_is_indefinite_with_the_last_good_iterate(name):
+    rng = np.random.default_rng(0)
+    Q = unitary(rng, 30, "float64")
+    values = np.append(np.linspace(1, 2, 29), -0.5)
+    A = jnp.asarray((Q * values) @ Q.T, "float32")
+    b = jnp.asarray(Q @ np.append(np.ones(29), 1e-3), "float32")
+    b = jnp.stack([b, b[::-1]], 1) if name == "block_cg" else b
+    x, info = call(name, A, b, rtol=1e-6)
+    assert Status(int(info.status)) == Status.INDEFINITE
+    assert np.isfinite(x).all()
+    assert np.linalg.norm(x) > 0
+    assert status(call(name, -A, b)) == Status.INDEFINITE
+
+
+def test_an_indefinite_preconditioner_is_named():
+    p = problem("cg", n=20, dtype="float32")
+    for name in ("cg", "minres"):
+        solution = call(name, p.A, p.b, preconditioner=lambda r: -r)
+        assert status(solution) == Status.PRECONDITIONER_BREAKDOWN
+
+
+UNATTAINABLE = [(name, condition) for name in SQUARE for condition in (10.0, 100.0)]
+
+
+@pytest.mark.parametrize(("name", "condition"), UNATTAINABLE)
+def test_an_impossible_tolerance_ends_soon_after_the_useful_steps(name, condition):
+    p = problem(name, n=100, dtype="float32", condition=condition)
+    options = {"restart": 100} if "gmres" in name else {}
+    x, info = call(name, p.A, p.b, rtol=1e-12, **options)
+    assert Status(int(info.status)) == Status.ATTAINABLE_ACCURACY
+    last = int(info.num_steps)
+    A, b = np.asarray(p.A, float), np.asarray(p.b, float)
+    best = relative_residual(A, b, x)
+    for share in (0.5, 0.35, 0.2):  # not yet useful before half of the steps
+        early = call(name, p.A, p.b, rtol=1e-12, maxiter=int(share * last) - 1, **options)
+        assert relative_residual(A, b, early.value) > 2 * best
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_a_singular_but_consistent_system_is_solved(name):
+    rng = np.random.default_rng(0)
+    Q = unitary(rng, 30, "float64")
+    values = np.append(np.linspace(1, 2, 29), 0.0)
+    values[:5] *= -1 if name in ("minres", *GENERAL) else 1
+    A = (Q * values) @ Q.T
+    b = A @ rng.normal(size=(30, 2) if name == "block_cg" else 30)
+    x, info = call(name, jnp.asarray(A, "float32"), jnp.asarray(b, "float32"), rtol=1e-4)
+    assert Status(int(info.status)) == Status.CONVERGED
+    assert relative_residual(A, b, x) < 2e-4
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_an_inconsistent_system_never_claims_success(name):
+    rng = np.random.default_rng(0)
+    Q = unitary(rng, 30, "float64")
+    A = (Q * np.append(np.linspace(1, 2, 29), 0.0)) @ Q.T
+    b = Q.sum(1)
+    b = np.stack([b, b + Q[:, 0]], 1) if name == "block_cg" else b
+    x, info = call(name, jnp.asarray(A, "float32"), jnp.asarray(b, "float32"), rtol=1e-4)
+    assert int(info.status) != 0
+    assert np.isfinite(x).all()
+    np.testing.assert_allclose(
+        np.max(info.residual_norm / np.linalg.norm(b, axis=0)), relative_residual(A, b, x), rtol=1e-2
+    )
+
+
+def test_minres_ends_at_a_least_squares_solution():
+    rng = np.random.default_rng(0)
+    Q = unitary(rng, 30, "float64")
+    A, b = (Q * np.append(np.linspace(1, 2, 29), 0.0)) @ Q.T, Q.sum(1)
+    x, info = krylov.minres(jnp.asarray(A, "float32"), jnp.asarray(b, "float32"))
+    assert Status(int(info.status)) == Status.STAGNATION
+    assert relative_residual(A, b, x) < 1.01 / np.sqrt(30)
+
+
+def test_a_short_restart_that_gets_nowhere_is_stagnation():
+    n = 30
+    shift = jnp.eye(n)[jnp.roll(jnp.arange(n), 1)]
+    b = jnp.eye(n)[0]
+    solution = krylov.gmres(shift, b, restart=10)
+    assert status(solution) == Status.STAGNATION
+    assert int(solution.info.num_steps) == 20
+    assert status(krylov.gmres(shift, b, restart=n)) == Status.CONVERGED
+
+
+def test_bicgstab_restarts_once_and_then_breaks_down():
+    rotation = jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+    assert status(krylov.bicgstab(rotation, jnp.array([1.0, 0.0]))) == Status.BREAKDOWN
+
+
+def test_raise_if_failed_returns_or_says_what_happened():
+    p = problem("cg", n=30, dtype="float32")
+    good = krylov.cg(p.A, p.b, rtol=1e-4)
+    assert krylov.raise_if_failed(good) is good
+    with pytest.raises(RuntimeError, match="MAX_STEPS after 3 steps at a residual norm of"):
+        krylov.raise_if_failed(krylov.cg(p.A, p.b, maxiter=3))
+    batch = jax.vmap(lambda b: krylov.cg(p.A, b, maxiter=3))(jnp.stack([p.b, 0 * p.b, p.b]))
+    with pytest.raises(RuntimeError, match="2 of 3 systems failed, the first with MAX_STEPS"):
+        krylov.raise_if_failed(batch)
+
+
+def test_nothing_raises_under_jit_for_numerical_reasons():
+    p = problem("cg", n=20, dtype="float32")
+    info = jax.jit(lambda A: krylov.cg(A, p.b).info)(-p.A)
+    assert Status(int(info.status)) == Status.INDEFINITE
