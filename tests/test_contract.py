@@ -1,8 +1,6 @@
 """One table: every public function under jit, vmap and grad, in every dtype it claims."""
 
-from collections.abc import Callable
-from types import FunctionType
-from typing import NamedTuple
+from types import FunctionType, ModuleType
 
 import chex
 import jax
@@ -12,46 +10,13 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from subspace_jax import linalg, optim, projections, tree
+from subspace_jax import krylov, linalg, optim, projections, tree
+from subspace_jax.krylov import precondition
+from subspace_jax.linalg import operators
+from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, params
+from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
 
-REAL = ("float32", "float64")
-FIELD = (*REAL, "complex64")
-SHAPES = {"w": (5, 4), "b": (4,)}
 SCHEMES = ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")
-
-
-class Row(NamedTuple):
-    """How to call one public function on random operands."""
-
-    function: Callable
-    operands: Callable
-    """(numpy generator, dtype) -> operands, arrays or pytrees of arrays."""
-    dtypes: tuple = REAL
-    grad: bool = True
-
-
-def normal(rng, shape, dtype):
-    imaginary = 1j * rng.normal(size=shape) if "complex" in dtype else 0
-    return jnp.asarray(rng.normal(size=shape) + imaginary, dtype)
-
-
-def arrays(*shapes):
-    return lambda rng, dtype: tuple(normal(rng, shape, dtype) for shape in shapes)
-
-
-def params(rng, dtype):
-    return {name: normal(rng, shape, dtype) for name, shape in SHAPES.items()}
-
-
-def bases(*widths):
-    return lambda rng, dtype: tuple(
-        jnp.linalg.qr(normal(rng, (6, width), dtype))[0] for width in widths
-    )
-
-
-def keys(rng, dtype):
-    del dtype
-    return (jax.random.key(int(rng.integers(2**31))),)
 
 
 def projection(scheme, dtype="float32"):
@@ -126,14 +91,17 @@ TABLE = {
         arrays(()),
     ),
     "optim.subspace": Row(subspace_update, lambda r, d: (params(r, d),)),
+    **OPERATOR_ROWS,
+    **SOLVER_ROWS,
 }
 CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 
 
 def public_functions():
-    for module in (linalg, optim, projections):
+    for module in (krylov, linalg, operators, optim, precondition, projections):
         for name in module.__all__:
-            if not isinstance(getattr(module, name), type):
+            host = name == "raise_if_failed"
+            if not host and not isinstance(getattr(module, name), type | ModuleType):
                 yield f"{module.__name__.split('.')[-1]}.{name}"
     for name, value in vars(tree).items():
         local = isinstance(value, FunctionType) and value.__module__ == tree.__name__

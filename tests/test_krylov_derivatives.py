@@ -9,7 +9,6 @@ from subspace_jax import krylov
 from tests.problems import (
     ALL,
     DEFINITE,
-    GENERAL,
     LEAST_SQUARES,
     SQUARE,
     call,
@@ -100,7 +99,7 @@ def test_gradients_of_the_solution_of_least_norm(name):
 @pytest.mark.parametrize("name", ["gmres", "bicgstab"])
 def test_an_adjoint_of_the_callers_serves_where_jax_cannot_transpose(name):
     p = problem(name, n=15)
-    ours, oracle = losses(name, weighted(p))
+    _, oracle = losses(name, weighted(p))
 
     def opaque(A, v):  # a loop with a traced end has no transpose
         return jax.lax.while_loop(lambda c: c[0] < 1, lambda c: (c[0] + 1, A @ c[1]), (0, v))[1]
@@ -120,15 +119,13 @@ def test_an_adjoint_of_the_callers_serves_where_jax_cannot_transpose(name):
 @pytest.mark.parametrize("name", ["gmres", "bicgstab"])
 def test_an_adjoint_given_as_a_matrix_has_all_derivatives(name):
     p = problem(name, n=12, dtype="complex128")
-    ours, oracle = losses(name, weighted(p))
+    _, oracle = losses(name, weighted(p))
 
     def dilated(A, b):
         x = call(name, A, b, rtol=1e-13, AT=A.conj().T).value
         return jnp.sum(weighted(p) * jnp.abs(x) ** 2) + jnp.sum(x.real)
 
-    assert_close(
-        jax.jit(jax.grad(dilated, (0, 1)))(p.A, p.b), jax.grad(oracle, (0, 1))(p.A, p.b)
-    )
+    assert_close(jax.jit(jax.grad(dilated, (0, 1)))(p.A, p.b), jax.grad(oracle, (0, 1))(p.A, p.b))
     dA = jnp.asarray(normal(np.random.default_rng(1), p.A.shape, "complex128"))
 
     def along(loss):

@@ -1,5 +1,7 @@
 """Bad input raises at trace time and names what does not fit."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,14 +16,10 @@ b = jnp.ones(3)
 WRONG = {
     "A must be a square matrix, got shape (3, 2)": lambda f: f(jnp.ones((3, 2)), b),
     "A has shape (3, 3), the right-hand side (4,)": lambda f: f(A, jnp.ones(4)),
-    "the result of A has shape (2,), its operand has shape (3,)": lambda f: f(
-        lambda v: v[:2], b
-    ),
+    "the result of A has shape (2,), its operand has shape (3,)": lambda f: f(lambda v: v[:2], b),
     "the result of A has dtype complex64, its operand has dtype float32": lambda f: f(1j * A, b),
     "the result of A and its operand differ in structure": lambda f: f(lambda v: (v, v), b),
-    "b must be all real or all complex floating point, got int32": lambda f: f(
-        A, jnp.arange(3)
-    ),
+    "b must be all real or all complex floating point, got int32": lambda f: f(A, jnp.arange(3)),
     "A: a linear map must be callable or have @, got float": lambda f: f(2.0, b),
     "rtol must not be negative, got -1.0": lambda f: f(A, b, rtol=-1.0),
     "atol must not be negative, got -0.5": lambda f: f(A, b, atol=-0.5),
@@ -41,9 +39,7 @@ WRONG = {
     "b must be all real or all complex floating point, got complex64, float32": lambda f: f(
         lambda v: v, {"a": 1j * b, "b": b}
     ),
-    "b must be all real or all complex floating point, got no leaves": lambda f: f(
-        lambda v: v, ()
-    ),
+    "b must be all real or all complex floating point, got no leaves": lambda f: f(lambda v: v, ()),
 }
 
 
@@ -51,9 +47,8 @@ WRONG = {
 @pytest.mark.parametrize("message", WRONG)
 @pytest.mark.parametrize("name", ["cg", "minres", "gmres", "fgmres", "bicgstab"])
 def test_mistakes_are_named_at_trace_time(name, message):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(message)):
         jax.eval_shape(lambda: WRONG[message](getattr(krylov, name)))
-    assert message in str(error.value)
 
 
 WRONG_LEAST_SQUARES = {
@@ -62,12 +57,8 @@ WRONG_LEAST_SQUARES = {
     "damp must be a non-negative number": lambda f: f(A, b, damp=-1.0),
     "x0 has shape (2,), A's domain has shape (3,)": lambda f: f(A, b, jnp.ones(2)),
     "A's result has shape (2,), b has shape (3,)": lambda f: f(lambda v: v[:2], b, b),
-    "AT's result has shape (2,), A's domain has shape (3,)": lambda f: f(
-        A, b, AT=lambda v: v[:2]
-    ),
-    "b must be all real or all complex floating point, got int32": lambda f: f(
-        A, jnp.arange(3)
-    ),
+    "AT's result has shape (2,), A's domain has shape (3,)": lambda f: f(A, b, AT=lambda v: v[:2]),
+    "b must be all real or all complex floating point, got int32": lambda f: f(A, jnp.arange(3)),
     "rtol must not be negative, got -1.0": lambda f: f(A, b, rtol=-1.0),
 }
 
@@ -76,9 +67,8 @@ WRONG_LEAST_SQUARES = {
 @pytest.mark.parametrize("message", WRONG_LEAST_SQUARES)
 @pytest.mark.parametrize("name", LEAST_SQUARES)
 def test_mistakes_in_least_squares_are_named(name, message):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(message)):
         jax.eval_shape(lambda: WRONG_LEAST_SQUARES[message](getattr(krylov, name)))
-    assert message in str(error.value)
 
 
 OWN = {
@@ -99,9 +89,8 @@ OWN = {
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("message", OWN)
 def test_mistakes_of_single_solvers(message):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(message)):
         OWN[message]()
-    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -93,9 +93,9 @@ def test_rare_tests_under_vmap():
     for name in ("cg", "gmres"):
         As, bs = systems(name)
         often = jax.vmap(lambda A, b, name=name: call(name, A, b, rtol=1e-4))(As, bs)
-        rarely = jax.vmap(
-            lambda A, b, name=name: call(name, A, b, rtol=1e-4, check_every=5)
-        )(As, bs)
+        rarely = jax.vmap(lambda A, b, name=name: call(name, A, b, rtol=1e-4, check_every=5))(
+            As, bs
+        )
         np.testing.assert_array_equal(often.info.num_steps, rarely.info.num_steps)
         np.testing.assert_allclose(rarely.value, often.value, rtol=1e-3, atol=1e-4)
 

@@ -145,7 +145,9 @@ def test_an_inconsistent_system_never_claims_success(name):
     assert int(info.status) != 0
     assert np.isfinite(x).all()
     np.testing.assert_allclose(
-        np.max(info.residual_norm / np.linalg.norm(b, axis=0)), relative_residual(A, b, x), rtol=1e-2
+        np.max(info.residual_norm / np.linalg.norm(b, axis=0)),
+        relative_residual(A, b, x),
+        rtol=1e-2,
     )
 
 

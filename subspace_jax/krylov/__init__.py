@@ -5,8 +5,9 @@ from subspace_jax.krylov._batched import batched
 from subspace_jax.krylov._bicgstab import bicgstab
 from subspace_jax.krylov._block import block_cg
 from subspace_jax.krylov._cg import cg
+from subspace_jax.krylov._cgls import cgls
 from subspace_jax.krylov._gmres import fgmres, gmres
-from subspace_jax.krylov._lsmr import cgls, lsmr
+from subspace_jax.krylov._lsmr import lsmr
 from subspace_jax.krylov._minres import minres
 from subspace_jax.krylov._refine import refine
 from subspace_jax.krylov._solution import Info, Solution, Status, raise_if_failed

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from subspace_jax import tree
 from subspace_jax.krylov._iterate import RESTART, RUNNING, Method, System, hold
-from subspace_jax.krylov._problem import InnerProduct, Options, Tolerance, solve
+from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
+from subspace_jax.krylov._problem import divide, solve
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import LinearMap, PyTree
 
@@ -67,7 +68,7 @@ def _method(system: System) -> Method:
 
     def step(s, on):
         rho = system.inner(s.shadow, s.r)
-        beta = _divide(rho, s.rho) * _divide(s.alpha, s.omega)
+        beta = divide(rho, s.rho) * divide(s.alpha, s.omega)
         # The order of operations matters for breakdowns: beta p - beta omega v first.
         p = jax.tree.map(
             lambda r, p, v: (r + (beta * p - (beta * s.omega) * v)).astype(r.dtype), s.r, s.p, s.v
@@ -76,11 +77,11 @@ def _method(system: System) -> Method:
         p_hat = precondition(p)
         v = hold(on, system.apply(p_hat), s.v)
         shadow_v = system.inner(s.shadow, v)
-        alpha = _divide(rho, shadow_v)
+        alpha = divide(rho, shadow_v)
         half = tree.axpy(-alpha, v, s.r)
         half_hat = precondition(half)
         t = system.apply(half_hat)
-        omega = _divide(system.inner(t, half), system.inner(t, t))
+        omega = divide(system.inner(t, half), system.inner(t, t))
         x = jax.tree.map(
             lambda x, p, h: (x + alpha * p + omega * h).astype(x.dtype), s.x, p_hat, half_hat
         )
@@ -97,8 +98,3 @@ def _method(system: System) -> Method:
         return _State(x, r, s.shadow, p, v, rho, alpha, omega, error, status)
 
     return Method(begin, step, matvecs=2)
-
-
-def _divide(a: Any, b: Any) -> Any:
-    """The quotient a / b, zero for b = 0."""
-    return jnp.where(b == 0, 0, a) / jnp.where(b == 0, 1, b)

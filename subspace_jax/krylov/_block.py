@@ -12,11 +12,11 @@ from subspace_jax.krylov._iterate import (
     RUNNING,
     Method,
     System,
+    hold,
     iterate,
     iterate_fixed,
-    hold,
 )
-from subspace_jax.krylov._problem import InnerProduct, Options, Tolerance
+from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance, vector
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.linalg.operators import as_callable
 from subspace_jax.typing import Array, LinearMap, PyTree
@@ -68,7 +68,7 @@ def block_cg(
 
     Reference: Dubrulle (2001), algorithm BCGrQ.
     """
-    B = problem.vector("B", B)
+    B = vector("B", B)
     widths = {leaf.shape[-1:] for leaf in jax.tree.leaves(B)}
     if len(widths) != 1 or widths == {()}:
         raise ValueError(f"B needs one number of columns on every last axis, got {sorted(widths)}")
@@ -138,12 +138,11 @@ def _method(system: System) -> Method:
 
     def orthonormalize(W):
         """Q, M Q, and S with W = Q S: twice, so that rounding is not squared."""
-        MW, S = W if system.precondition is None else system.precondition(W), None
-        for _ in range(2):
-            inverse, factor, _ = _factor(gram(W, MW))
-            W, MW = _times(W, inverse), _times(MW, inverse)
-            S = factor if S is None else _mul(factor, S)
-        return W, MW, S
+        MW = W if system.precondition is None else system.precondition(W)
+        inverse, first, _ = _factor(gram(W, MW))
+        W, MW = _times(W, inverse), _times(MW, inverse)
+        inverse, second, _ = _factor(gram(W, MW))
+        return _times(W, inverse), _times(MW, inverse), _mul(second, first)
 
     def begin(X, R):
         Q, MQ, C = orthonormalize(R)
@@ -162,10 +161,7 @@ def _method(system: System) -> Method:
         W = jax.tree.map(jnp.subtract, s.Q, _times(AP, inverse))
         Q, MQ, S = orthonormalize(W)
         C = _mul(S, s.C)
-        if s.MQ is None:
-            norm = jnp.linalg.norm(C, axis=0)
-        else:
-            norm = system.norm(_times(Q, C))
+        norm = jnp.linalg.norm(C, axis=0) if s.MQ is None else system.norm(_times(Q, C))
         error = system.error(None, norm)
         status = jnp.where(definite, RUNNING, int(Status.INDEFINITE))
         status = jnp.where(jnp.isfinite(error), status, int(Status.NONFINITE)).astype(jnp.int32)

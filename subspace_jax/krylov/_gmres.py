@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
-from subspace_jax.krylov._problem import InnerProduct, Options, Tolerance, solve, times
+from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
+from subspace_jax.krylov._problem import solve, times
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import Array, LinearMap, PyTree
 
@@ -130,7 +131,9 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
     def begin(x, r):
         norm = system.norm(r)
         v = times(1 / jnp.where(norm > 0, norm, 1), r)
-        V = jax.tree.map(lambda leaf: jnp.zeros((m + 1, *leaf.shape), leaf.dtype).at[0].set(leaf), v)
+        V = jax.tree.map(
+            lambda leaf: jnp.zeros((m + 1, *leaf.shape), leaf.dtype).at[0].set(leaf), v
+        )
         Z = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:-1]), V) if stored else None
         dtype = jnp.result_type(norm, *jax.tree.leaves(r))
         g = jnp.zeros(m + 1, dtype).at[0].set(norm.astype(dtype))
@@ -157,9 +160,7 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
         G = jax.lax.dynamic_update_slice_in_dim(
             s.G, jnp.matmul(rotation, rows, precision=_HIGHEST), s.j, 0
         )
-        pair = jnp.matmul(
-            rotation, jax.lax.dynamic_slice_in_dim(s.g, s.j, 2), precision=_HIGHEST
-        )
+        pair = jnp.matmul(rotation, jax.lax.dynamic_slice_in_dim(s.g, s.j, 2), precision=_HIGHEST)
         g = jax.lax.dynamic_update_slice_in_dim(s.g, pair, s.j, 0)
         diagonal = rotation[0, 0] * column[s.j] + rotation[0, 1] * column[s.j + 1]
         column = jnp.where(jnp.arange(m) < s.j, column[:m], 0).at[s.j].set(diagonal)
@@ -173,9 +174,7 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
         V = jax.tree.map(lambda rows, leaf: rows.at[s.j + 1].set(leaf), s.V, v)
         Z = s.Z
         if stored:
-            Z = jax.tree.map(
-                lambda rows, leaf: rows.at[s.j].set(jnp.where(on, leaf, 0)), s.Z, z
-            )
+            Z = jax.tree.map(lambda rows, leaf: rows.at[s.j].set(jnp.where(on, leaf, 0)), s.Z, z)
         small = hold(
             on, (R, G, g, s.count + 1, error, status), (s.R, s.G, s.g, s.count, s.error, s.status)
         )
@@ -190,7 +189,9 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
         y = solve_triangular(R, jnp.where(used, s.g[:m], 0))
         if stored:
             return jax.tree.map(lambda x, rows: x + _combine(y, rows).astype(x.dtype), s.x, s.Z)
-        step = precondition(jax.tree.map(lambda rows: _combine(y, rows[:m]).astype(rows.dtype), s.V))
+        step = precondition(
+            jax.tree.map(lambda rows: _combine(y, rows[:m]).astype(rows.dtype), s.V)
+        )
         return jax.tree.map(jnp.add, s.x, step)
 
     eps = float(jnp.finfo(system.tolerance.dtype).eps)

@@ -42,7 +42,6 @@ class System(NamedTuple):
     """The zero of the domain, where that is not the space of b."""
 
 
-
 class Method(NamedTuple):
     """A recurrence. Its state is a NamedTuple with fields x, error, status among others."""
 
@@ -171,6 +170,7 @@ def iterate(system: System, method: Method, limits: Limits) -> Solution:
 def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
     """Run exactly ``maxiter`` steps in scans, without any test, to be differentiated through."""
     outer = _begin(system, method, limits)
+
     def steps(carry, count):
         x, r = carry
         state = method.begin(x, r)
@@ -221,8 +221,8 @@ def _begin(system: System, method: Method, limits: Limits) -> _Outer:
     matvecs = (system.x0 is not None) + system.error_matvecs
     zero = jnp.zeros((), jnp.int32)
     return _Outer(
-        x, r, norm, error, jnp.ones_like(error), jnp.array(True), jnp.array(False), zero, status.astype(jnp.int32),
-        zero, jnp.int32(matvecs), state, (x, norm, error), history,
+        x, r, norm, error, jnp.ones_like(error), jnp.array(True), jnp.array(False), zero,
+        status.astype(jnp.int32), zero, jnp.int32(matvecs), state, (x, norm, error), history,
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from subspace_jax import tree
 from subspace_jax.krylov import _problem as problem
 from subspace_jax.krylov._iterate import RUNNING
-from subspace_jax.krylov._problem import Options, Tolerance, times
+from subspace_jax.krylov._operands import Options, Tolerance, vector
+from subspace_jax.krylov._problem import times
 from subspace_jax.krylov._solution import Info, Solution, Status
 from subspace_jax.linalg.operators import as_callable
 from subspace_jax.typing import LinearMap, PyTree
@@ -57,15 +58,13 @@ def refine(
 
     Reference: Wilkinson (1963); Carson & Higham (2018).
     """
-    b = problem.vector("b", b)
+    b = vector("b", b)
     dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(b)}
     if not dtypes <= set(_LOW):
         raise ValueError(
             f"refine needs b in float64 or complex128 (see jax.enable_x64), got {sorted(dtypes)}"
         )
-    options = Options(
-        _single(A), rtol, atol, max_refinements, AT=AT, adjoint_rtol=adjoint_rtol
-    )
+    options = Options(_single(A), rtol, atol, max_refinements, AT=AT, adjoint_rtol=adjoint_rtol)
     return problem.solve(solve, A, b, x0, options, hermitian=False, name="A", run=_run)
 
 

@@ -1,0 +1,169 @@
+"""What the least-squares solvers share: rectangular maps, damping, scaling, derivatives."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from subspace_jax import tree
+from subspace_jax.krylov import _implicit as implicit
+from subspace_jax.krylov import _operands as operands
+from subspace_jax.krylov import _problem as problem
+from subspace_jax.krylov._iterate import System, iterate, iterate_fixed
+from subspace_jax.krylov._operands import Options
+from subspace_jax.krylov._solution import Solution
+from subspace_jax.linalg import operators
+from subspace_jax.linalg.operators import as_callable
+from subspace_jax.typing import PyTree
+
+
+class _Maps(NamedTuple):
+    """A map and its adjoint."""
+
+    apply: Callable[[PyTree], PyTree]
+    adjoint: Callable[[PyTree], PyTree]
+
+    @property
+    def flipped(self) -> "_Maps":
+        return _Maps(self.adjoint, self.apply)
+
+
+def least_squares(method, A, b, x0, damp, options: Options) -> Solution:
+    b = operands.vector("b", b)
+    x0 = None if x0 is None else operands.vector("x0", x0)
+    if isinstance(damp, Tracer) or not damp >= 0:
+        raise ValueError(f"damp must be a non-negative number known at trace time, got {damp}")
+    maps, domain = _operators(A, options.AT, b, x0)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), domain)
+    limits = operands.check_limits(options, tree.size(zeros))
+    tall = tree.size(b) >= tree.size(zeros) or damp > 0
+    rhs = (b, zeros) if damp > 0 else b
+    maps = _damped(maps, damp) if damp > 0 else maps
+
+    def run(maps, rhs, like, x0, rtol, atol) -> Solution:
+        return _run(method, maps, rhs, like, x0, rtol, atol, limits, options.inner_product)
+
+    if options.rtol is None:
+        x, info = run(maps, rhs, zeros, x0, None, options.atol)
+    else:
+        augmented = _tall if tall else _wide
+        x, info = augmented(run, maps, rhs, zeros, x0, options)
+    if damp > 0:  # the residual of A alone
+        r = jax.tree.map(jnp.subtract, rhs, maps.apply(x))[0]
+        inner = options.inner_product or tree.vdot
+        info = info._replace(
+            residual_norm=jax.lax.stop_gradient(jnp.sqrt(inner(r, r).real)),
+            num_matvecs=info.num_matvecs + 1,
+        )
+    return Solution(x, info)
+
+
+def _operators(A, AT, b, x0) -> tuple[_Maps, PyTree]:
+    """A and A^H, their Python code run once, and the shapes of the domain."""
+    if hasattr(A, "shape"):
+        if len(A.shape) != 2 or jnp.shape(b) != A.shape[:1]:
+            raise ValueError(f"A has shape {A.shape}, the right-hand side {jnp.shape(b)}")
+        domain = jax.ShapeDtypeStruct(A.shape[1:], b.dtype)
+    elif AT is not None:
+        domain = jax.eval_shape(as_callable(AT), b)
+    elif x0 is not None:
+        domain = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x0)
+    else:
+        raise ValueError("a callable A needs its adjoint AT=, or x0 to name its domain")
+    if x0 is not None:
+        operands.check_same_spaces("x0", x0, "A's domain", domain)
+    apply = as_callable(A)
+    operands.check_same_spaces("A's result", jax.eval_shape(apply, domain), "b", b)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), domain)
+    apply = operands.traced_once(apply, zeros)
+    adjoint = operators.adjoint(apply, domain) if AT is None else as_callable(AT)
+    operands.check_same_spaces("AT's result", jax.eval_shape(adjoint, b), "A's domain", domain)
+    return _Maps(apply, operands.traced_once(adjoint, b)), domain
+
+
+def _damped(maps: _Maps, damp: float) -> _Maps:
+    """The maps of [A; damp I], whose least-squares problem is the damped one."""
+
+    def adjoint(v):
+        return tree.axpy(damp, v[1], maps.adjoint(v[0]))
+
+    return _Maps(lambda x: (maps.apply(x), problem.times(damp, x)), adjoint)
+
+
+def _run(method, maps: _Maps, b, zero, x0, rtol, atol, limits, inner_product) -> Solution:
+    """The plain loop on min ||A x - b||, b scaled as in `_problem`."""
+    inner = inner_product or tree.vdot
+    scale, is_zero = problem.power_of_two(b, inner_product)
+    b = problem.times(1 / scale, b)
+    if x0 is not None:
+        x0 = jax.tree.map(lambda leaf: jnp.where(is_zero, 0, leaf), problem.times(1 / scale, x0))
+    normal_b = maps.adjoint(b)
+    norm = problem.norm_of(inner)
+    norm_b, norm_normal = norm(b), norm(normal_b)
+    weight = jnp.where(norm_normal > 0, norm_b, 1) / jnp.where(norm_normal > 0, norm_normal, 1)
+
+    def error(r, size):
+        return jnp.minimum(size, norm(maps.adjoint(r)) * weight)
+
+    tolerance = jnp.maximum((0.0 if rtol is None else rtol) * norm_b, atol / scale)
+    system = System(
+        maps.apply, None, inner, norm, b, x0, tolerance.astype(norm_b.dtype), error, 1, zero
+    )
+    run = iterate_fixed if rtol is None else iterate
+    x, info = run(system, method(system, maps.adjoint, weight), limits)
+    info = problem.rescale(info, scale)
+    return Solution(problem.times(scale, x), info._replace(num_matvecs=info.num_matvecs + 1))
+
+
+def _tall(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
+    """Least squares as the Hermitian system (r + A x, A^H r) = (b, c), c = 0 in the user's own.
+
+    For c other than zero, as in derivatives, x solves min ||A x - (b - w)|| with A^H w = c.
+    """
+
+    def apply(v):
+        r, x = implicit.merge(v[0], b), implicit.merge(v[1], b)
+        top = implicit.tied(implicit.parts(jax.tree.map(jnp.add, r, maps.apply(x))))
+        bottom = implicit.parts(maps.adjoint(r))
+        return top, implicit.tie(bottom, top), implicit.tie(v[2], top)
+
+    def solve(_, v):
+        rhs, c, flag = implicit.merge(v[0], b), implicit.merge(v[1], b), v[2]
+        own, start, rtol, atol = implicit.asked(flag, x0, options)
+        w, first = run(maps.flipped, c, b, None, rtol, 0.0)
+        x, info = run(maps, jax.tree.map(jnp.subtract, rhs, w), zeros, start, rtol, atol)
+        r = jax.tree.map(jnp.subtract, rhs, maps.apply(x))
+        r, x = implicit.surface((r, x), (first, info), own, options.maxiter)
+        return (implicit.parts(r), implicit.parts(x), flag), info
+
+    rhs = implicit.tied(implicit.parts(b))
+    rhs = rhs, implicit.tie(implicit.parts(zeros), rhs), implicit.own_flag(b)
+    (_, x, _), info = jax.lax.custom_linear_solve(apply, rhs, solve, symmetric=True, has_aux=True)
+    return Solution(implicit.merge(x, b), info)
+
+
+def _wide(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
+    """The least norm as the Hermitian system (x + A^H y, A x) = (p, b), p = 0 in the user's own."""
+
+    def apply(v):
+        x, y = implicit.merge(v[0], b), implicit.merge(v[1], b)
+        bottom = implicit.tied(implicit.parts(maps.apply(x)))
+        top = implicit.parts(jax.tree.map(jnp.add, x, maps.adjoint(y)))
+        return implicit.tie(top, bottom), bottom, implicit.tie(v[2], bottom)
+
+    def solve(_, v):
+        p, rhs, flag = implicit.merge(v[0], b), implicit.merge(v[1], b), v[2]
+        own, start, rtol, atol = implicit.asked(flag, x0, options)
+        rhs = jax.tree.map(jnp.subtract, rhs, maps.apply(p))
+        step, info = run(maps, rhs, zeros, start, rtol, atol)
+        y, second = run(maps.flipped, problem.times(-1, step), b, None, rtol, 0.0)
+        x = jax.tree.map(jnp.add, p, step)
+        x, y = implicit.surface((x, y), (info, second), own, options.maxiter)
+        return (implicit.parts(x), implicit.parts(y), flag), info
+
+    rhs = implicit.tied(implicit.parts(b))
+    rhs = implicit.tie(implicit.parts(zeros), rhs), rhs, implicit.own_flag(b)
+    (x, _, _), info = jax.lax.custom_linear_solve(apply, rhs, solve, symmetric=True, has_aux=True)
+    return Solution(implicit.merge(x, b), info)
