@@ -1,4 +1,12 @@
-"""Krylov solvers."""
+"""Solve without matrices: Krylov methods that say how they ended.
+
+The method is a claim about A: `cg` (Hermitian positive definite), `minres` (Hermitian), `gmres`,
+`fgmres` and `bicgstab` (general), `lsmr` and `cgls` (rectangular), `block_cg` (several right-hand
+sides), `flexible_cg` (directions from anywhere), `refine` (float64 around float32). A is a
+callable on any pytree or anything with ``@``; `subspace_jax.linalg.operators` builds some. All
+return ``Solution(value, info)``, stop on the true residual, work under jit, vmap and sharding, and
+have implicit derivatives.
+"""
 
 from subspace_jax.krylov import precondition
 from subspace_jax.krylov._batched import batched

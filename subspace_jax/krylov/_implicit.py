@@ -125,7 +125,7 @@ def asked(flag: Any, x0: PyTree | None, options: Options) -> tuple[Any, PyTree |
     """Whether it is the user's own solve, where it starts, and its tolerances."""
     own = flag != 0
     start = None if x0 is None else jax.tree.map(lambda leaf: jnp.where(own, leaf, 0), x0)
-    rtol = options.rtol
+    rtol: Any = options.rtol
     if options.adjoint_rtol is not None:
         rtol = jnp.where(own, rtol, options.adjoint_rtol)
     return own, start, rtol, jnp.where(own, options.atol, 0.0)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from subspace_jax import tree
 from subspace_jax.krylov._implicit import Implicit
-from subspace_jax.krylov._iterate import Method, System, iterate, iterate_fixed
+from subspace_jax.krylov._iterate import System, iterate, iterate_fixed
 from subspace_jax.krylov._operands import (
     InnerProduct,
     Options,
