@@ -258,7 +258,7 @@ def test_fixed_steps_equal_stopped_ones_and_test_nothing(name):
     assert "sqrt" not in hlo.as_text() or name != "cg"
 
 
-@pytest.mark.parametrize("name", GENERAL)
+@pytest.mark.parametrize("name", ["cg", *GENERAL])
 def test_a_matvec_is_counted_when_it_is_made(name):
     p = problem(name, n=30, dtype="float32")
     count = []
@@ -267,6 +267,10 @@ def test_a_matvec_is_counted_when_it_is_made(name):
         jax.debug.callback(lambda: count.append(1))
         return p.A @ v
 
-    _, info = jax.block_until_ready(call(name, A, p.b, AT=lambda v: p.A.T @ v, rtol=1e-4))
+    def AT(v):
+        jax.debug.callback(lambda: count.append(1))
+        return p.A.T @ v
+
+    _, info = jax.block_until_ready(call(name, A, p.b, AT=AT, rtol=1e-4))
     jax.effects_barrier()
     assert int(info.num_matvecs) == len(count)

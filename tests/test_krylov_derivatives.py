@@ -1,5 +1,7 @@
 """Derivatives of solves against those of dense solves."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -238,3 +240,46 @@ def test_only_what_a_pytree_needs_is_differentiated():
 
     gradient = jax.grad(lambda u: krylov.cg(A, {"u": u, "w": jnp.ones(3)}).value["w"].sum())(p.b)
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cg", "gmres", "lsmr"])
+def test_start_tolerance_and_preconditioner_take_no_part(name):
+    p = problem(name, n=10, dtype="float32", condition=5)
+    zero = jnp.zeros(p.x.shape)
+
+    def loss(x0, rtol, scale):
+        M = {} if name == "lsmr" else {"preconditioner": lambda r: scale * r}
+        return jnp.sum(call(name, p.A, p.b, x0, rtol=rtol, **M).value)
+
+    for gradient in jax.grad(loss, (0, 1, 2))(zero, 1e-4, 1.0):
+        np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["cg", "minres", "gmres", "bicgstab", "lsmr", "cgls"])
+def test_unrolling_past_exact_convergence_stays_finite(name):
+    p = problem(name, n=4, condition=3)
+    for b in (p.b, 0 * p.b):
+        gradient = jax.grad(lambda b: jnp.sum(call(name, p.A, b, rtol=None, maxiter=7).value))(b)
+        assert np.isfinite(gradient).all()
+
+
+@pytest.mark.usefixtures("x64")
+def test_refinement_takes_the_callers_adjoint():
+    p = problem("gmres", n=12)
+
+    def opaque(A, v):
+        A = A.astype(v.dtype)
+        return jax.lax.while_loop(lambda c: c[0] < 1, lambda c: (c[0] + 1, A @ c[1]), (0, v))[1]
+
+    def loss(b):
+        x = krylov.refine(
+            partial(krylov.gmres, rtol=1e-4),
+            lambda v: opaque(p.A, v),
+            b,
+            AT=lambda v: opaque(p.A.T, v),
+        ).value
+        return jnp.sum(x**2)
+
+    expected = jax.grad(lambda b: jnp.sum(jnp.linalg.solve(p.A, b) ** 2))(p.b)
+    assert_close(jax.grad(loss)(p.b), expected)

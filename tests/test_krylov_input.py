@@ -20,6 +20,7 @@ WRONG = {
     "the result of A has dtype complex64, its operand has dtype float32": lambda f: f(1j * A, b),
     "the result of A and its operand differ in structure": lambda f: f(lambda v: (v, v), b),
     "b must be all real or all complex floating point, got int32": lambda f: f(A, jnp.arange(3)),
+    "A must be floating point, got int32": lambda f: f(jnp.eye(3, dtype=int), b),
     "A: a linear map must be callable or have @, got float": lambda f: f(2.0, b),
     "rtol must not be negative, got -1.0": lambda f: f(A, b, rtol=-1.0),
     "atol must not be negative, got -0.5": lambda f: f(A, b, atol=-0.5),
@@ -82,6 +83,10 @@ OWN = {
     "B needs one number of columns on every last axis": lambda: krylov.block_cg(
         lambda v: v, {"a": jnp.ones((3, 2)), "b": jnp.ones((3, 4))}
     ),
+    "A must be a square matrix, got shape (5, 4)": lambda: krylov.block_cg(
+        jnp.ones((5, 4)), jnp.ones((5, 2))
+    ),
+    "B needs at least one column": lambda: krylov.block_cg(A, jnp.ones((3, 0))),
     "refine needs b in float64 or complex128": lambda: krylov.refine(krylov.cg, A, b),
 }
 

@@ -190,3 +190,44 @@ def test_nothing_raises_under_jit_for_numerical_reasons():
     p = problem("cg", n=20, dtype="float32")
     info = jax.jit(lambda A: krylov.cg(A, p.b).info)(-p.A)
     assert Status(int(info.status)) == Status.INDEFINITE
+
+
+def test_a_tolerance_one_rounding_below_the_true_residual_ends():
+    """The recurrence may meet a target that the truth misses by the last bit: no step, for ever."""
+    p = problem("cg", n=30, dtype="float32", condition=1e3, seed=0)
+    solution = jax.jit(lambda atol: krylov.cg(p.A, p.b, rtol=0.0, atol=atol, maxiter=200))
+    norm = solution(1e-4 * float(jnp.linalg.norm(p.b))).info.residual_norm
+    for ulps in range(-3, 4):
+        info = solution(norm * (1 + ulps * np.finfo("float32").eps)).info
+        assert int(info.num_steps) <= 200
+
+
+@pytest.mark.parametrize("size", [1e-15, 1e15])
+@pytest.mark.parametrize("name", ["cg", "minres", "gmres", "fgmres", "lsmr", "cgls"])
+def test_the_size_of_the_operator_does_not_matter(name, size):
+    p = problem(name, n=40, dtype="float32", condition=10)
+    x, info = call(name, jnp.float32(size) * p.A, p.b, rtol=1e-4)
+    assert Status(int(info.status)) == Status.CONVERGED
+    np.testing.assert_allclose(x * jnp.float32(size), p.x, atol=5e-3 * np.abs(p.x).max())
+
+
+def test_a_preconditioner_that_vanishes_is_named():
+    p = problem("cg", n=20, dtype="float32")
+    solution = krylov.cg(p.A, p.b, preconditioner=lambda r: 0 * r)
+    assert status(solution) == Status.PRECONDITIONER_BREAKDOWN
+
+
+def test_a_residual_along_small_eigenvectors_is_not_stagnation():
+    A = jnp.diag(jnp.array([1.0, 0.5, 0.25, 1e-6]))
+    solution = krylov.minres(A, jnp.ones(4))
+    assert status(solution) in (Status.CONVERGED, Status.ATTAINABLE_ACCURACY)
+    assert float(solution.info.residual_norm) < 1e-3
+
+
+def test_the_largest_column_of_a_failed_block_is_named():
+    p = problem("block_cg", n=30, dtype="float32")
+    batch = jnp.stack([0 * p.b, p.b])
+    solution = jax.vmap(lambda b: krylov.block_cg(p.A, b, maxiter=2))(batch)
+    largest = float(solution.info.residual_norm[1].max())
+    with pytest.raises(RuntimeError, match=f"residual norm of {largest:.3g}"):
+        krylov.raise_if_failed(solution)

@@ -31,9 +31,9 @@ def bicgstab(
     """The solution of A x = b for general square A, by stabilised biconjugate gradients.
 
     Two products a step, few vectors; the residual does not fall monotonically. Preconditioned on
-    the right. A division by zero restarts the method once from the true residual before it is a
-    ``BREAKDOWN``. Other arguments, derivatives and errors as in `cg`; the solves for derivatives
-    use A^H and the preconditioner's adjoint.
+    the right. A division by zero restarts the method from the true residual; if it comes again in
+    the first step it is a ``BREAKDOWN``. Other arguments, derivatives and errors as in `cg`; the
+    solves for derivatives use A^H and the preconditioner's adjoint.
 
     Reference: van der Vorst (1992).
     """

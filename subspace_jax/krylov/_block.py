@@ -16,7 +16,7 @@ from subspace_jax.krylov._iterate import (
     iterate,
     iterate_fixed,
 )
-from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance, vector
+from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance, check_matrix, vector
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.linalg.operators import as_callable
 from subspace_jax.typing import Array, LinearMap, PyTree
@@ -73,8 +73,12 @@ def block_cg(
     if len(widths) != 1 or widths == {()}:
         raise ValueError(f"B needs one number of columns on every last axis, got {sorted(widths)}")
     (width,) = widths.pop()
+    if width == 0:
+        raise ValueError("B needs at least one column")
+    column = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[:-1], leaf.dtype), B)
+    check_matrix("A", A, column)
     if maxiter is None and rtol is not None:
-        maxiter = min(10 * tree.size(B) // max(width, 1), 10_000)
+        maxiter = min(10 * tree.size(B) // width, 10_000)
     options = Options(
         _columnwise("preconditioner", preconditioner) if preconditioner is not None else None,
         rtol, atol, maxiter, history, check_every, AT, adjoint_rtol, inner_product,
@@ -101,7 +105,7 @@ def _run(method, apply, precondition, B, X0, rtol, atol, limits, inner_product) 
         X0 = jax.tree.map(lambda leaf: jnp.where(zero, 0, leaf), problem.times(1 / scale, X0))
 
     def norms(R):
-        return jnp.sqrt(jax.vmap(inner, -1)(R, R).real)
+        return problem.sqrt(jax.vmap(inner, -1)(R, R).real)
 
     norm_B = norms(B)
     safe = jnp.where(norm_B > 0, norm_B, 1)

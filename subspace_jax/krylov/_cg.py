@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from subspace_jax import tree
 from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
-from subspace_jax.krylov._problem import solve
+from subspace_jax.krylov._problem import solve, sqrt
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import LinearMap, PyTree
 
@@ -47,7 +47,8 @@ def cg(
             A. A Hermitian A is its own.
         adjoint_rtol: ``rtol`` of the solves that derivatives take; None: the same.
         inner_product: (x, y) -> <x, y>, conjugate-linear in x, in place of `tree.vdot`: a psum
-            under ``shard_map``, or a weighted product in which A is self-adjoint.
+            under ``shard_map`` (with ``check_vma=False``). With a weighted product in which A is
+            self-adjoint values are right, but derivatives are not: they assume the Euclidean one.
 
     Returns:
         `Solution` (value, info), info an `Info`: status, steps, products, true residual norm.
@@ -83,7 +84,7 @@ def _method(system: System) -> Method:
     def precondition(r):
         if system.precondition is None:
             square = system.inner(r, r).real
-            return r, square, jnp.sqrt(square)
+            return r, square, sqrt(square)
         z = system.precondition(r)
         return z, system.inner(r, z).real, system.norm(r)
 
@@ -104,6 +105,8 @@ def _method(system: System) -> Method:
         z, rz, error = precondition(r)
         status = jnp.where((rz > 0) | (error == 0), RUNNING, int(Status.PRECONDITIONER_BREAKDOWN))
         status = jnp.where(fine | (s.error == 0), status, int(Status.INDEFINITE))
+        lost = (s.rz <= 0) & (s.error > 0)
+        status = jnp.where(lost, int(Status.PRECONDITIONER_BREAKDOWN), status)
         finite = jnp.isfinite(curvature) & jnp.isfinite(rz)
         status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
         return _State(x, r, _held(system, z), p, rz, s.rz, error, status)

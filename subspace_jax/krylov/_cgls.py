@@ -10,7 +10,7 @@ from subspace_jax import tree
 from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._least_squares import least_squares
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
-from subspace_jax.krylov._problem import divide
+from subspace_jax.krylov._problem import divide, sqrt
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import LinearMap, PyTree
 
@@ -60,7 +60,7 @@ class _State(NamedTuple):
 def _method(system: System, adjoint: Callable, weight: Any) -> Method:
     def norms(r, s):
         gamma, size = system.inner(s, s).real, system.norm(r)
-        return gamma, size, jnp.minimum(size, jnp.sqrt(gamma) * weight)
+        return gamma, size, jnp.minimum(size, sqrt(gamma) * weight)
 
     def begin(x, r):
         s = adjoint(r)
@@ -81,8 +81,8 @@ def _method(system: System, adjoint: Callable, weight: Any) -> Method:
         largest = jnp.maximum(state.largest, divide(square, state.gamma))
         # A^H r is computed from r in every step, so that its recurrence cannot run ahead: the
         # limit shows as its rounding error.
-        level = 10 * jnp.finfo(error.dtype).eps * jnp.sqrt(largest) * size
-        limited = jnp.sqrt(gamma) <= level
+        level = 10 * jnp.finfo(error.dtype).eps * sqrt(largest) * size
+        limited = sqrt(gamma) <= level
         status = jnp.where(limited, int(Status.ATTAINABLE_ACCURACY), RUNNING)
         fine = jnp.isfinite(alpha) & jnp.isfinite(gamma)
         status = jnp.where(fine, status, int(Status.NONFINITE)).astype(jnp.int32)

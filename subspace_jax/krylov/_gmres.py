@@ -8,7 +8,7 @@ from jax.scipy.linalg import solve_triangular
 
 from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
-from subspace_jax.krylov._problem import solve, times
+from subspace_jax.krylov._problem import hypot, solve, times
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import Array, LinearMap, PyTree
 
@@ -84,8 +84,8 @@ def fgmres(
 ) -> Solution:
     """The solution of A x = b by `gmres` with a preconditioner that need not be linear.
 
-    An inner solver or a network will do, at the price of ``restart`` vectors more. Solves for
-    derivatives run without it. Other arguments and errors as in `gmres`.
+    An inner solver or a network will do, at the price of ``restart`` vectors more. Adjoint
+    solves run without it. Other arguments and errors as in `gmres`.
 
     Reference: Saad (1993).
     """
@@ -182,11 +182,11 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
         return _State(s.x, V, Z, R, G, g, s.j + 1, count, error, status)
 
     def finish(s):
-        diagonal = jnp.abs(jnp.diagonal(s.R))
+        live = jnp.arange(m) < s.count
+        diagonal = jnp.where(live, jnp.abs(jnp.diagonal(s.R)), 0)
         dead = diagonal <= jnp.finfo(diagonal.dtype).eps * jnp.max(diagonal)
         R = jnp.where(jnp.eye(m, dtype=bool) & dead, 1, s.R)
-        used = (jnp.arange(m) < s.count) & ~dead
-        y = solve_triangular(R, jnp.where(used, s.g[:m], 0))
+        y = solve_triangular(R, jnp.where(live & ~dead, s.g[:m], 0))
         if stored:
             return jax.tree.map(lambda x, rows: x + _combine(y, rows).astype(x.dtype), s.x, s.Z)
         step = precondition(
@@ -212,7 +212,7 @@ def _combine(y: Array, rows: PyTree) -> PyTree:
 def _rotation(a: Array, b: Array) -> Array:
     """The unitary [[c, s], [-conj(s), c]], c real, that takes (a, b) to (r, 0)."""
     size = jnp.abs(a)
-    radius = jnp.hypot(size, jnp.abs(b))
+    radius = hypot(size, jnp.abs(b))
     safe = jnp.where(radius > 0, radius, 1)
     c = jnp.where(radius > 0, size / safe, 1)
     phase = jnp.where(size > 0, a / jnp.where(size > 0, size, 1), 1)

@@ -25,6 +25,8 @@ class Implicit(NamedTuple):
     b: PyTree
     x0: PyTree | None
     options: Options
+    adjoint_preconditioner: Callable[[PyTree], PyTree] | None
+    """Where the caller knows it; else JAX's transpose, if allowed and possible."""
     transposed_preconditioner: bool
 
     def hermitian(self) -> Solution:
@@ -92,6 +94,8 @@ class Implicit(NamedTuple):
         return parts(surface(x, (info,), False, self.options.maxiter)), info
 
     def _adjoint_preconditioner(self) -> Callable[[PyTree], PyTree] | None:
+        if self.adjoint_preconditioner is not None:
+            return self.adjoint_preconditioner
         precondition, like = self.precondition, parts(self.b)
         if precondition is None or not self.transposed_preconditioner:
             return None

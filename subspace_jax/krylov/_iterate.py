@@ -62,7 +62,7 @@ class Method(NamedTuple):
     drop: float | None = None
     """The recurrence's error relative to the last true one that asks for a check."""
     max_idle: int | None = None
-    """Checks in a row without a gain of 1e-3 that mean stagnation; None: no such test."""
+    """Fresh starts in a row without a gain of 1e-3 that mean stagnation; None: no such test."""
 
 
 class Limits(NamedTuple):
@@ -115,7 +115,7 @@ def _hold(on, new, old):
 def _hold_lanes(axis_size, in_batched, on, new, old):
     on_batched, new_batched, old_batched = in_batched
     if not on_batched:
-        return new, new_batched
+        return _hold(on, new, old), new_batched
     del axis_size
 
     def choose(a, b, a_batched, b_batched):
@@ -147,7 +147,8 @@ def iterate(system: System, method: Method, limits: Limits) -> Solution:
         def active(carry):
             state, num_steps, _ = carry
             running = (state.status == RUNNING) & (num_steps < stop) & on
-            return running & (state.error > target)
+            # A cycle makes a step whatever the target rounds to, or it would repeat for ever.
+            return running & ((state.error > target) | (num_steps == outer.num_steps))
 
         def advance(carry, on):
             state, num_steps, history = carry
@@ -198,7 +199,7 @@ def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
     status = jnp.where(jnp.all(jnp.isfinite(norm)), int(Status.CONVERGED), int(Status.NONFINITE))
     num_cycles += bool(rest)
     matvecs = outer.num_matvecs + method.matvecs * limits.maxiter
-    matvecs += num_cycles * (1 + method.begin_matvecs)
+    matvecs += num_cycles * (1 + method.begin_matvecs) - system.error_matvecs
     history = errors.ravel() if limits.history else None
     info = Info(status.astype(jnp.int32), jnp.int32(limits.maxiter), matvecs, norm, history)
     return Solution(x, info)
@@ -236,13 +237,14 @@ def _check(
     error = system.error(r, norm)
     limited = state.error < error / 2  # the recurrence has run ahead of the truth
     restart = state.status == RESTART
-    num_idle = jnp.where(error > 0.999 * outer.error, outer.num_idle + 1, 0)
-    idle = method.max_idle is not None and num_idle >= (method.max_idle or 0)
+    counted = restart if method.resumes else True
+    num_idle = jnp.where(error > 0.999 * outer.error, outer.num_idle + counted, 0)
+    idle = jnp.asarray(method.max_idle is not None and num_idle >= (method.max_idle or 0))
     verdicts = (  # the last that holds is the status
         (num_steps >= limits.maxiter, Status.MAX_STEPS),
-        (idle, Status.STAGNATION),
         (limited & (error > outer.error / 2), Status.ATTAINABLE_ACCURACY),
         (restart & (num_steps <= outer.num_steps + 1), Status.BREAKDOWN),
+        (idle & ~limited, Status.STAGNATION),
     )
     status = jnp.int32(RUNNING)
     for holds, verdict in verdicts:

@@ -100,6 +100,14 @@ def _run(method, maps: _Maps, b, zero, x0, rtol, atol, limits, inner_product) ->
     if x0 is not None:
         x0 = jax.tree.map(lambda leaf: jnp.where(is_zero, 0, leaf), problem.times(1 / scale, x0))
     normal_b = maps.adjoint(b)
+    # Scaled too, so that the squares of A^H b stay in range: (A / a) (a x) = b.
+    a, _ = problem.power_of_two(normal_b, inner_product)
+    maps = _Maps(
+        lambda x, apply=maps.apply: problem.times(1 / a, apply(x)),
+        lambda u, adjoint=maps.adjoint: problem.times(1 / a, adjoint(u)),
+    )
+    normal_b = problem.times(1 / a, normal_b)
+    x0 = None if x0 is None else problem.times(a, x0)
     norm = problem.norm_of(inner)
     norm_b, norm_normal = norm(b), norm(normal_b)
     weight = jnp.where(norm_normal > 0, norm_b, 1) / jnp.where(norm_normal > 0, norm_normal, 1)
@@ -114,7 +122,8 @@ def _run(method, maps: _Maps, b, zero, x0, rtol, atol, limits, inner_product) ->
     run = iterate_fixed if rtol is None else iterate
     x, info = run(system, method(system, maps.adjoint, weight), limits)
     info = problem.rescale(info, scale)
-    return Solution(problem.times(scale, x), info._replace(num_matvecs=info.num_matvecs + 1))
+    num_matvecs = info.num_matvecs + (0 if rtol is None else 1)  # A^H b is for the tolerance
+    return Solution(problem.times(scale / a, x), info._replace(num_matvecs=num_matvecs))
 
 
 def _tall(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
@@ -132,7 +141,13 @@ def _tall(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
     def solve(_, v):
         rhs, c, flag = implicit.merge(v[0], b), implicit.merge(v[1], b), v[2]
         own, start, rtol, atol = implicit.asked(flag, x0, options)
-        w, first = run(maps.flipped, c, b, None, rtol, 0.0)
+        _, shapes = jax.eval_shape(lambda: run(maps.flipped, c, b, None, rtol, 0.0))
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        w, first = jax.lax.cond(
+            own,
+            lambda: Solution(jax.tree.map(jnp.zeros_like, b), nothing),
+            lambda: run(maps.flipped, c, b, None, rtol, 0.0),
+        )
         x, info = run(maps, jax.tree.map(jnp.subtract, rhs, w), zeros, start, rtol, atol)
         r = jax.tree.map(jnp.subtract, rhs, maps.apply(x))
         r, x = implicit.surface((r, x), (first, info), own, options.maxiter)

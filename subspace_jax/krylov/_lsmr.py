@@ -10,7 +10,7 @@ from subspace_jax import tree
 from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._least_squares import least_squares
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
-from subspace_jax.krylov._problem import divide, times
+from subspace_jax.krylov._problem import divide, hypot, times
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import LinearMap, PyTree
 
@@ -137,7 +137,7 @@ def _method(system: System, adjoint: Callable, weight: Any) -> Method:
         beta_d = -s_tilde * n.beta_d + c_tilde * beta_hat
         tau_old = divide(s.zeta - n.theta * n.tau_old, rho_tilde)
         tau = divide(zeta - theta * tau_old, rho_d)
-        residual = jnp.hypot(beta_d - tau, beta_dd)
+        residual = hypot(beta_d - tau, beta_dd)
         error = jnp.minimum(residual, jnp.abs(zeta_bar) * weight)
         fine = jnp.isfinite(alpha) & jnp.isfinite(beta) & jnp.isfinite(error)
         status = jnp.where(fine, RUNNING, int(Status.NONFINITE)).astype(jnp.int32)
@@ -155,6 +155,6 @@ def _normalise(x: PyTree, norm: Any) -> PyTree:
 
 def _rotation(a: Any, b: Any) -> tuple[Any, Any, Any]:
     """(c, s, r) with c a + s b = r and c b = s a, for real a and b."""
-    r = jnp.hypot(a, b)
+    r = hypot(a, b)
     safe = jnp.where(r > 0, r, 1)
     return jnp.where(r > 0, a / safe, 1), b / safe, r

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
-from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
+from subspace_jax.krylov._iterate import RESTART, RUNNING, Method, System, hold
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
-from subspace_jax.krylov._problem import solve, times
+from subspace_jax.krylov._problem import hypot, solve, sqrt, times
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import LinearMap, PyTree
 
@@ -77,7 +77,7 @@ def _method(system: System) -> Method:
             return None, norm, jnp.ones_like(norm)
         y = system.precondition(u)
         square = system.inner(u, y).real
-        return y, jnp.sqrt(jnp.maximum(square, 0)), square
+        return y, sqrt(jnp.maximum(square, 0)), square
 
     def begin(x, r):
         y, beta, _ = precondition(r)
@@ -101,11 +101,12 @@ def _method(system: System) -> Method:
 
         delta = s.cosine * s.delta_bar + s.sine * alpha
         gamma_bar = s.sine * s.delta_bar - s.cosine * alpha
-        gamma = jnp.hypot(gamma_bar, beta_new)
+        gamma = hypot(gamma_bar, beta_new)
         scale = jnp.maximum(s.scale, jnp.maximum(jnp.abs(alpha), beta_new))
         # ||A r|| / ||r|| before this step: zero at a least-squares solution, where no step helps.
-        # Rounding lets it fall to sqrt(eps) ||A|| there and then lifts it, while ||r|| stays.
-        slope = jnp.hypot(gamma_bar, s.cosine * beta_new)
+        # Rounding lets it fall to sqrt(eps) ||A|| there and then lifts it, while ||r|| stays. A
+        # start from the true residual tells that from a residual along small eigenvectors.
+        slope = hypot(gamma_bar, s.cosine * beta_new)
         lower = slope < s.low
         low = jnp.where(lower, slope, s.low)
         phi_low = jnp.where(lower, s.phi_bar, s.phi_low)
@@ -131,7 +132,7 @@ def _method(system: System) -> Method:
             )
             r = hold(on, r, s.r)
             error = system.norm(r)
-        status = jnp.where(idle & (error > 0), int(Status.STAGNATION), RUNNING)
+        status = jnp.where(idle & (error > 0), RESTART, RUNNING)
         status = jnp.where(square >= 0, status, int(Status.PRECONDITIONER_BREAKDOWN))
         finite = jnp.isfinite(alpha) & jnp.isfinite(beta_new)
         status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
@@ -141,4 +142,4 @@ def _method(system: System) -> Method:
             s.sine * beta_new, phi_bar, cosine, sine, scale, low, phi_low, error, status,
         )  # fmt: skip
 
-    return Method(begin, step)
+    return Method(begin, step, max_idle=1)

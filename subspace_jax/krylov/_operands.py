@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from subspace_jax import tree
@@ -30,6 +31,17 @@ class Options(NamedTuple):
     adjoint_rtol: Tolerance | None = None
     inner_product: InnerProduct = None
 
+    def frozen(self) -> "Options":
+        """The options with tolerances that take no part in derivatives."""
+        names = ("rtol", "atol", "adjoint_rtol")
+        return self._replace(
+            **{
+                name: jax.lax.stop_gradient(value)
+                for name in names
+                if isinstance(value := getattr(self, name), jax.Array)
+            }
+        )
+
 
 def traced(name: str, A: LinearMap, like: PyTree) -> Callable[[PyTree], PyTree]:
     """The map as a callable whose Python code runs once, checked to keep the space of ``like``.
@@ -41,19 +53,39 @@ def traced(name: str, A: LinearMap, like: PyTree) -> Callable[[PyTree], PyTree]:
         apply = as_callable(A)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    check_matrix(name, A, like)
+    space = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
+    check_same_spaces(f"the result of {name}", jax.eval_shape(apply, space), "its operand", space)
+    return traced_once(apply, like)
+
+
+def check_matrix(name: str, A: LinearMap, like: PyTree) -> None:
+    """Return if A is no matrix, or a square one of floats that fits the vector; else raise.
+
+    Raises:
+        ValueError: names the dtype, the shape, or both shapes.
+    """
+    if np.issubdtype(getattr(A, "dtype", float), np.integer):
+        raise ValueError(f"{name} must be floating point, got {getattr(A, 'dtype', None)}")
     shape = getattr(A, "shape", None)
     if shape is not None and (len(shape) != 2 or shape[0] != shape[1]):
         raise ValueError(f"{name} must be a square matrix, got shape {shape}")
-    space = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
     if shape is not None and jnp.shape(like) != tuple(shape[1:]):
         raise ValueError(f"{name} has shape {shape}, the right-hand side {jnp.shape(like)}")
-    check_same_spaces(f"the result of {name}", jax.eval_shape(apply, space), "its operand", space)
-    return traced_once(apply, like)
 
 
 def traced_once(apply: Callable, like: PyTree) -> Callable[[PyTree], PyTree]:
     """The same function as a jaxpr, so that later calls do not run its Python code again."""
     converted, constants = jax.closure_convert(lambda v: apply(v), like)
+    return lambda v: converted(v, *constants)
+
+
+def frozen(apply: Callable | None, like: PyTree) -> Callable | None:
+    """The function with all that it closes over left out of derivatives."""
+    if apply is None:
+        return None
+    converted, constants = jax.closure_convert(lambda v: apply(v), like)
+    constants = jax.lax.stop_gradient(constants)
     return lambda v: converted(v, *constants)
 
 

@@ -14,6 +14,7 @@ from subspace_jax.krylov._operands import (
     Options,
     check_limits,
     check_same_spaces,
+    frozen,
     traced,
     vector,
 )
@@ -30,6 +31,7 @@ def solve(
     *,
     hermitian: bool,
     transposed_preconditioner: bool = True,
+    adjoint_preconditioner: LinearMap | None = None,
     name: str = "preconditioner",
     name_b: str = "b",
     run: Callable[..., Solution] | None = None,
@@ -51,7 +53,16 @@ def solve(
 
     if options.rtol is None:
         return solve_once(apply, precondition, b, x0, None, options.atol)
-    implicit = Implicit(solve_once, apply, precondition, b, x0, options, transposed_preconditioner)
+    implicit = Implicit(
+        solve_once,
+        apply,
+        frozen(precondition, b),
+        b,
+        None if x0 is None else jax.lax.stop_gradient(x0),
+        options.frozen(),
+        adjoint_preconditioner,
+        transposed_preconditioner,
+    )
     if hermitian:
         return implicit.hermitian()
     if options.AT is not None:
@@ -84,8 +95,20 @@ def _run(method, apply, precondition, b, x0, rtol, atol, limits, inner_product) 
 
 
 def norm_of(inner: Callable[[PyTree, PyTree], Any]) -> Callable[[PyTree], Any]:
-    """The norm of an inner product."""
-    return lambda x: jnp.sqrt(inner(x, x).real)
+    """The norm of an inner product; its derivative at zero is zero, not NaN."""
+    return lambda x: sqrt(inner(x, x).real)
+
+
+def sqrt(square: Any) -> Any:
+    """The square root, with derivative zero at zero."""
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)
+
+
+def hypot(a: Any, b: Any) -> Any:
+    """sqrt(a^2 + b^2) without overflow, with derivative zero at zero."""
+    largest = jnp.maximum(jnp.abs(a), jnp.abs(b))
+    safe = jnp.where(largest > 0, largest, 1)
+    return jnp.where(largest > 0, safe * jnp.sqrt((a / safe) ** 2 + (b / safe) ** 2), largest)
 
 
 def rescale(info: Info, scale: Any) -> Info:

@@ -64,8 +64,14 @@ def refine(
         raise ValueError(
             f"refine needs b in float64 or complex128 (see jax.enable_x64), got {sorted(dtypes)}"
         )
+    if rtol is None:
+        raise ValueError("refine stops at a tolerance: rtol must not be None")
+    if max_refinements != int(max_refinements) or max_refinements < 0:
+        raise ValueError(f"max_refinements must be an integer >= 0, got {max_refinements}")
     options = Options(_single(A), rtol, atol, max_refinements, AT=AT, adjoint_rtol=adjoint_rtol)
-    return problem.solve(solve, A, b, x0, options, hermitian=False, name="A", run=_run)
+    return problem.solve(solve, A, b, x0, options, hermitian=False, name="A", run=_run,
+        adjoint_preconditioner=None if AT is None else _single(AT),
+    )  # fmt: skip
 
 
 def _single(A: LinearMap) -> Callable[[PyTree], PyTree]:

@@ -23,7 +23,7 @@ class Status(IntEnum):
     BREAKDOWN = 4
     """A division by zero of the method, also after a restart."""
     INDEFINITE = 5
-    """cg met a direction of negative or zero curvature: A is not positive definite."""
+    """A direction of negative or zero curvature: A is not positive definite."""
     PRECONDITIONER_BREAKDOWN = 6
     """The preconditioner is not positive definite, where the method needs it to be."""
     NONFINITE = 7
@@ -65,6 +65,7 @@ def raise_if_failed(solution: Solution) -> Solution:
             solution.info.status, solution.info.num_steps, solution.info.residual_norm
         )
     )  # fmt: skip
+    norms = norms.reshape(status.size, -1).max(1)  # of a block: the largest
     failed = np.flatnonzero(status)
     if len(failed):
         first = failed[0]
