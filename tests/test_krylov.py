@@ -109,6 +109,7 @@ def test_sparse_matrices_are_operators_too():
     np.testing.assert_allclose(x, tall.x, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("name", SQUARE)

@@ -72,6 +72,7 @@ def test_gradients_equal_the_dense_solves(name, dtype):
     assert_close(gradients, jax.grad(oracle, (0, 1))(p.A, p.b))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["cg", "minres", "gmres", "bicgstab", "lsmr", "cgls"])
 def test_forward_mode_and_second_derivatives(name):
@@ -117,6 +118,7 @@ def test_an_adjoint_of_the_callers_serves_where_jax_cannot_transpose(name):
     assert_close(gradient, jax.grad(oracle, 1)(p.A, p.b))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["gmres", "bicgstab"])
 def test_an_adjoint_given_as_a_matrix_has_all_derivatives(name):
@@ -163,6 +165,7 @@ def test_gradients_survive_a_tiny_cotangent_in_float32(name):
     np.testing.assert_allclose(gradient / 1e-30, expected, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["cg", "minres", "gmres", "bicgstab", "lsmr", "cgls", "block_cg"])
 def test_fixed_steps_are_differentiated_by_unrolling(name):
@@ -255,8 +258,9 @@ def test_start_tolerance_and_preconditioner_take_no_part(name):
         np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["cg", "minres", "gmres", "bicgstab", "lsmr", "cgls"])
+@pytest.mark.parametrize("name", ["cg", "bicgstab", "cgls"])
 def test_unrolling_past_exact_convergence_stays_finite(name):
     p = problem(name, n=4, condition=3)
     for b in (p.b, 0 * p.b):

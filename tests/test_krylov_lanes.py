@@ -79,6 +79,7 @@ def test_gradients_and_maps_commute():
     np.testing.assert_allclose(jnp.diagonal(twice), jax.vmap(loss)(As, bs), rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_rare_tests_of_the_condition_change_nothing(name):
     p = problem(name, n=30, dtype="float32", condition=30)

@@ -35,6 +35,7 @@ def test_a_zero_right_hand_side_takes_no_step(name):
         np.testing.assert_array_equal(x, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 @pytest.mark.parametrize("name", ALL)
 def test_the_size_of_the_right_hand_side_does_not_matter(name, size):
@@ -71,6 +72,7 @@ def test_maxiter_bounds_the_steps(name):
         assert np.isfinite(x).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_nan_anywhere_is_nonfinite(name):
     p = problem(name, n=20, dtype="float32")
@@ -107,6 +109,7 @@ def test_an_indefinite_preconditioner_is_named():
 UNATTAINABLE = [(name, condition) for name in SQUARE for condition in (10.0, 100.0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "condition"), UNATTAINABLE)
 def test_an_impossible_tolerance_ends_soon_after_the_useful_steps(name, condition):
     p = problem(name, n=100, dtype="float32", condition=condition)

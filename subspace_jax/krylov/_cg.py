@@ -37,7 +37,8 @@ def cg(
         preconditioner: a linear map r -> z that approximates A^{-1}; here Hermitian positive
             definite like A.
         rtol: stop at ||b - A x|| <= max(rtol ||b||, atol), the residual computed anew. None: make
-            exactly ``maxiter`` steps with no test at all, differentiable by unrolling.
+            exactly ``maxiter`` steps with no test at all, differentiable by unrolling
+            as long as the residual is not exactly zero.
         atol: see ``rtol``.
         maxiter: most steps; None means min(10 n, 10000) for n unknowns.
         history: record the residual norm of every step in ``info.history``.

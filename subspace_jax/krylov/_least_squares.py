@@ -49,6 +49,8 @@ def least_squares(method, A, b, x0, damp, options: Options) -> Solution:
         x, info = run(maps, rhs, zeros, x0, None, options.atol)
     else:
         augmented = _tall if tall else _wide
+        x0 = None if x0 is None else jax.lax.stop_gradient(x0)
+        options = options.frozen()
         x, info = augmented(run, maps, rhs, zeros, x0, options)
     if damp > 0:  # the residual of A alone
         r = jax.tree.map(jnp.subtract, rhs, maps.apply(x))[0]
