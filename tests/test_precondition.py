@@ -88,6 +88,7 @@ def grid_preconditioners(shape):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", GRIDS)
 def test_on_a_grid_each_is_symmetric_positive_definite(shape):
     like = jnp.zeros(shape)
@@ -185,6 +186,7 @@ def test_multigrid_steps_do_not_grow_with_the_grid(shape):
     assert num_cg_steps(A, random(shape), precondition.multigrid(A)) <= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [32, 99])
 def test_multigrid_sees_jumps_and_masks(n):
     jump = operators.diffusion(jumps((n, n)))

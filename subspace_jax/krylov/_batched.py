@@ -1,6 +1,7 @@
 """Many systems without making all wait for the slowest."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,13 +18,13 @@ def batched(solver: Callable[..., Any], *, chunk: int = 1) -> Callable[..., Any]
     fill it. Sort systems by expected difficulty, and chunks are even.
 
     Args:
-        solver: ``f(*operands) -> value``, for one system; usually a lambda that builds the
-            operator from its operands and calls a solver.
+        solver: ``f(*operands) -> value``, for one system: `cg` itself for a batch of matrices,
+            or a lambda that builds the operator from its operands and calls a solver.
         chunk: systems that run in lock step, >= 1; a last, smaller chunk takes what is left.
 
     Returns:
         A function of operands with one leading axis more, as ``jax.vmap(solver)`` is; it can be
-        jitted, differentiated and mapped.
+        jitted, differentiated and mapped. Keywords go to the solver as they are.
 
     Raises:
         ValueError: ``chunk`` < 1; on the call, leading axes that differ.
@@ -31,14 +32,14 @@ def batched(solver: Callable[..., Any], *, chunk: int = 1) -> Callable[..., Any]
     if chunk != int(chunk) or chunk < 1:
         raise ValueError(f"chunk must be an integer of at least 1, got {chunk}")
 
-    def solve_all(*operands: PyTree) -> Any:
+    def solve_all(*operands: PyTree, **options: Any) -> Any:
         sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(operands)}
         if len(sizes) != 1 or sizes == {()}:
             raise ValueError(f"operands need one common leading axis, got {sorted(sizes)}")
         ((size,),) = sizes
         if chunk >= size:
-            return jax.vmap(solver)(*operands)
+            return jax.vmap(partial(solver, **options))(*operands)
         batch_size = chunk if chunk > 1 else None
-        return jax.lax.map(lambda xs: solver(*xs), operands, batch_size=batch_size)
+        return jax.lax.map(lambda xs: solver(*xs, **options), operands, batch_size=batch_size)
 
     return solve_all
