@@ -71,3 +71,19 @@ def relative_residual(A, b, x):
 
 def status(solution):
     return krylov.Status(int(solution.info.status))
+
+
+def num_cg_steps(A, b, M=lambda r: r, rtol=1e-8, maxiter=2000):
+    """Textbook preconditioned CG, here the measure."""
+    A, M = jax.jit(A), jax.jit(M)
+    r = p = z = np.zeros_like(b)
+    r, g = np.asarray(b), 1.0
+    for k in range(maxiter):
+        if np.linalg.norm(r) <= rtol * np.linalg.norm(b):
+            return k
+        z = np.asarray(M(r))
+        g, old = np.vdot(r, z).real, g
+        p = z + (g / old if k else 0) * p
+        q = np.asarray(A(p))
+        r = r - g / np.vdot(p, q).real * q
+    return maxiter

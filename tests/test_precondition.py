@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from subspace_jax import linalg, tree
 from subspace_jax.krylov import precondition
 from subspace_jax.linalg import operators
+from tests.problems import num_cg_steps
 
 KEY = jax.random.key(0)
 GRIDS = [(12, 7), (11, 1), (3, 4, 5)]
@@ -41,22 +42,6 @@ def jumps(shape, contrast=1e3):
 def disc(shape):
     axes = np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else [0.0] for n in shape), indexing="ij")
     return jnp.asarray(sum(axis**2 for axis in axes) <= 0.97)
-
-
-def num_cg_steps(A, b, M=lambda r: r, rtol=1e-8, maxiter=2000):
-    """Textbook preconditioned CG, here the measure."""
-    A, M = jax.jit(A), jax.jit(M)
-    r = p = z = np.zeros_like(b)
-    r, g = np.asarray(b), 1.0
-    for k in range(maxiter):
-        if np.linalg.norm(r) <= rtol * np.linalg.norm(b):
-            return k
-        z = np.asarray(M(r))
-        g, old = np.vdot(r, z).real, g
-        p = z + (g / old if k else 0) * p
-        q = np.asarray(A(p))
-        r = r - g / np.vdot(p, q).real * q
-    return maxiter
 
 
 def assert_positive_definite(M, like):

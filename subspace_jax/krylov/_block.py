@@ -8,6 +8,7 @@ from jax.scipy.linalg import solve_triangular
 
 from subspace_jax import tree
 from subspace_jax.krylov import _problem as problem
+from subspace_jax.krylov._arithmetic import sqrt, times
 from subspace_jax.krylov._iterate import (
     RUNNING,
     Method,
@@ -16,12 +17,17 @@ from subspace_jax.krylov._iterate import (
     iterate,
     iterate_fixed,
 )
-from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance, check_matrix, vector
+from subspace_jax.krylov._operands import (
+    InnerProduct,
+    Options,
+    Tolerance,
+    check_matrix,
+    linear_map,
+    vector,
+)
 from subspace_jax.krylov._solution import Solution, Status
-from subspace_jax.linalg.operators import as_callable
+from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, LinearMap, PyTree
-
-_HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def block_cg(
@@ -89,23 +95,19 @@ def block_cg(
 
 
 def _columnwise(name: str, A: LinearMap):
-    """The map on blocks; errors of a single column's map name it."""
-    try:
-        return jax.vmap(as_callable(A), -1, -1)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    """The map on blocks of columns."""
+    return jax.vmap(linear_map(name, A), -1, -1)
 
 
 def _run(method, apply, precondition, B, X0, rtol, atol, limits, inner_product) -> Solution:
     """The plain loop, every column scaled by its own power of two."""
     inner = inner_product or tree.vdot
     scale, zero = jax.vmap(lambda b: problem.power_of_two(b, inner_product), -1)(B)
-    B = problem.times(1 / scale, B)
-    if X0 is not None:
-        X0 = jax.tree.map(lambda leaf: jnp.where(zero, 0, leaf), problem.times(1 / scale, X0))
+    B = times(1 / scale, B)
+    X0 = problem.scaled_start(X0, scale, zero)
 
     def norms(R):
-        return problem.sqrt(jax.vmap(inner, -1)(R, R).real)
+        return sqrt(jax.vmap(inner, -1)(R, R).real)
 
     norm_B = norms(B)
     safe = jnp.where(norm_B > 0, norm_B, 1)
@@ -120,7 +122,7 @@ def _run(method, apply, precondition, B, X0, rtol, atol, limits, inner_product) 
     )
     X, info = (iterate_fixed if rtol is None else iterate)(system, method(system), limits)
     info = info._replace(residual_norm=info.residual_norm * scale)
-    return Solution(problem.times(scale, X), info)
+    return Solution(times(scale, X), info)
 
 
 class _State(NamedTuple):
@@ -146,7 +148,7 @@ def _method(system: System) -> Method:
         inverse, first, _ = _factor(gram(W, MW))
         W, MW = _times(W, inverse), _times(MW, inverse)
         inverse, second, _ = _factor(gram(W, MW))
-        return _times(W, inverse), _times(MW, inverse), _mul(second, first)
+        return _times(W, inverse), _times(MW, inverse), matmul(second, first)
 
     def begin(X, R):
         Q, MQ, C = orthonormalize(R)
@@ -160,11 +162,11 @@ def _method(system: System) -> Method:
         P = hold(on, jax.tree.map(jnp.add, MQ, _times(s.P, s.S.conj().T)), s.P)
         AP = system.apply(P)
         inverse, definite = _inverse(gram(P, AP))
-        X = jax.tree.map(jnp.add, s.x, _times(P, _mul(inverse, s.C)))
+        X = jax.tree.map(jnp.add, s.x, _times(P, matmul(inverse, s.C)))
         X = hold(on, X, s.x)
         W = jax.tree.map(jnp.subtract, s.Q, _times(AP, inverse))
         Q, MQ, S = orthonormalize(W)
-        C = _mul(S, s.C)
+        C = matmul(S, s.C)
         norm = jnp.linalg.norm(C, axis=0) if s.MQ is None else system.norm(_times(Q, C))
         error = system.error(None, norm)
         status = jnp.where(definite, RUNNING, int(Status.INDEFINITE))
@@ -187,7 +189,7 @@ def _factor(G: Array) -> tuple[Array, Array, Array]:
 def _inverse(G: Array) -> tuple[Array, Array]:
     """The inverse of a Hermitian definite G, zero where G is; and whether it is definite there."""
     inverse, _, definite = _factor(G)
-    return _mul(inverse, inverse.conj().T), definite
+    return matmul(inverse, inverse.conj().T), definite
 
 
 def _cholesky(G: Array) -> tuple[Array, Array, Array]:
@@ -213,10 +215,6 @@ def _cholesky(G: Array) -> tuple[Array, Array, Array]:
     return rows.T, kept, definite
 
 
-def _mul(X: Array, Y: Array) -> Array:
-    return jnp.matmul(X, Y, precision=_HIGHEST)
-
-
 def _times(X: PyTree, Y: Array) -> PyTree:
     """The columns of X combined by Y (s, s), at every leaf."""
-    return jax.tree.map(lambda leaf: _mul(leaf, Y).astype(leaf.dtype), X)
+    return jax.tree.map(lambda leaf: matmul(leaf, Y).astype(leaf.dtype), X)

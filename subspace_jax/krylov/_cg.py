@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
+from subspace_jax.krylov._arithmetic import sqrt
 from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
-from subspace_jax.krylov._problem import solve, sqrt
+from subspace_jax.krylov._problem import solve
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import LinearMap, PyTree
 

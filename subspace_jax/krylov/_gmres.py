@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from subspace_jax.krylov._arithmetic import hypot, times
 from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
-from subspace_jax.krylov._problem import hypot, solve, times
+from subspace_jax.krylov._problem import solve
 from subspace_jax.krylov._solution import Solution, Status
+from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, LinearMap, PyTree
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -154,13 +156,11 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
         v = times(jnp.where(on & ~happy, 1, 0) / jnp.where(happy, 1, last), w)
         h = h.at[s.j + 1].set(last.astype(h.dtype))
 
-        column = jnp.matmul(s.G, h, precision=_HIGHEST)
+        column = matmul(s.G, h)
         rotation = _rotation(column[s.j], column[s.j + 1])
         rows = jax.lax.dynamic_slice_in_dim(s.G, s.j, 2)
-        G = jax.lax.dynamic_update_slice_in_dim(
-            s.G, jnp.matmul(rotation, rows, precision=_HIGHEST), s.j, 0
-        )
-        pair = jnp.matmul(rotation, jax.lax.dynamic_slice_in_dim(s.g, s.j, 2), precision=_HIGHEST)
+        G = jax.lax.dynamic_update_slice_in_dim(s.G, matmul(rotation, rows), s.j, 0)
+        pair = matmul(rotation, jax.lax.dynamic_slice_in_dim(s.g, s.j, 2))
         g = jax.lax.dynamic_update_slice_in_dim(s.g, pair, s.j, 0)
         diagonal = rotation[0, 0] * column[s.j] + rotation[0, 1] * column[s.j + 1]
         column = jnp.where(jnp.arange(m) < s.j, column[:m], 0).at[s.j].set(diagonal)

@@ -184,23 +184,18 @@ def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
         x = method.finish(state)
         return (x, _residual(system, x)), errors
 
-    carry, errors = (outer.x, outer.r), jnp.zeros(0, outer.error.dtype)
     period = max(limits.maxiter, 1) if method.resumes else method.period
     num_cycles, rest = divmod(limits.maxiter, period)
-    if method.resumes and num_cycles:
-        carry, errors = steps(carry, limits.maxiter)
-    elif num_cycles:
-        carry, errors = jax.lax.scan(lambda c, _: steps(c, period), carry, None, length=num_cycles)
-    if rest:
-        carry, last = steps(carry, rest)
-        errors = jnp.concatenate([errors.ravel(), last])
-    x, r = carry
+    carry = (outer.x, outer.r)
+    carry, errors = jax.lax.scan(lambda c, _: steps(c, period), carry, None, length=num_cycles)
+    (x, r), last = steps(carry, rest) if rest else (carry, errors[:0])
+    errors = jnp.concatenate([errors.ravel(), last.ravel()])
     norm = system.norm(r)
     status = jnp.where(jnp.all(jnp.isfinite(norm)), int(Status.CONVERGED), int(Status.NONFINITE))
     num_cycles += bool(rest)
     matvecs = outer.num_matvecs + method.matvecs * limits.maxiter
     matvecs += num_cycles * (1 + method.begin_matvecs) - system.error_matvecs
-    history = errors.ravel() if limits.history else None
+    history = errors if limits.history else None
     info = Info(status.astype(jnp.int32), jnp.int32(limits.maxiter), matvecs, norm, history)
     return Solution(x, info)
 

@@ -11,11 +11,11 @@ from subspace_jax import tree
 from subspace_jax.krylov import _implicit as implicit
 from subspace_jax.krylov import _operands as operands
 from subspace_jax.krylov import _problem as problem
+from subspace_jax.krylov._arithmetic import norm_of, times
 from subspace_jax.krylov._iterate import System, iterate, iterate_fixed
 from subspace_jax.krylov._operands import Options
 from subspace_jax.krylov._solution import Solution
 from subspace_jax.linalg import operators
-from subspace_jax.linalg.operators import as_callable
 from subspace_jax.typing import PyTree
 
 
@@ -27,10 +27,12 @@ class _Maps(NamedTuple):
 
     @property
     def flipped(self) -> "_Maps":
+        """The adjoint and its adjoint."""
         return _Maps(self.adjoint, self.apply)
 
 
 def least_squares(method, A, b, x0, damp, options: Options) -> Solution:
+    """The x of least ||A x - b||^2 + damp^2 ||x||^2, differentiable in b and what A closes over."""
     b = operands.vector("b", b)
     x0 = None if x0 is None else operands.vector("x0", x0)
     if isinstance(damp, Tracer) or not damp >= 0:
@@ -54,9 +56,9 @@ def least_squares(method, A, b, x0, damp, options: Options) -> Solution:
         x, info = augmented(run, maps, rhs, zeros, x0, options)
     if damp > 0:  # the residual of A alone
         r = jax.tree.map(jnp.subtract, rhs, maps.apply(x))[0]
-        inner = options.inner_product or tree.vdot
+        norm = norm_of(options.inner_product or tree.vdot)
         info = info._replace(
-            residual_norm=jax.lax.stop_gradient(jnp.sqrt(inner(r, r).real)),
+            residual_norm=jax.lax.stop_gradient(norm(r)),
             num_matvecs=info.num_matvecs + 1,
         )
     return Solution(x, info)
@@ -64,23 +66,24 @@ def least_squares(method, A, b, x0, damp, options: Options) -> Solution:
 
 def _operators(A, AT, b, x0) -> tuple[_Maps, PyTree]:
     """A and A^H, their Python code run once, and the shapes of the domain."""
+    apply = operands.linear_map("A", A)
+    back = None if AT is None else operands.linear_map("AT", AT)
     if hasattr(A, "shape"):
         if len(A.shape) != 2 or jnp.shape(b) != A.shape[:1]:
             raise ValueError(f"A has shape {A.shape}, the right-hand side {jnp.shape(b)}")
         domain = jax.ShapeDtypeStruct(A.shape[1:], b.dtype)
-    elif AT is not None:
-        domain = jax.eval_shape(as_callable(AT), b)
+    elif back is not None:
+        domain = jax.eval_shape(back, b)
     elif x0 is not None:
         domain = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x0)
     else:
         raise ValueError("a callable A needs its adjoint AT=, or x0 to name its domain")
     if x0 is not None:
         operands.check_same_spaces("x0", x0, "A's domain", domain)
-    apply = as_callable(A)
     operands.check_same_spaces("A's result", jax.eval_shape(apply, domain), "b", b)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), domain)
     apply = operands.traced_once(apply, zeros)
-    adjoint = operators.adjoint(apply, domain) if AT is None else as_callable(AT)
+    adjoint = operators.adjoint(apply, domain) if back is None else back
     operands.check_same_spaces("AT's result", jax.eval_shape(adjoint, b), "A's domain", domain)
     return _Maps(apply, operands.traced_once(adjoint, b)), domain
 
@@ -91,26 +94,25 @@ def _damped(maps: _Maps, damp: float) -> _Maps:
     def adjoint(v):
         return tree.axpy(damp, v[1], maps.adjoint(v[0]))
 
-    return _Maps(lambda x: (maps.apply(x), problem.times(damp, x)), adjoint)
+    return _Maps(lambda x: (maps.apply(x), times(damp, x)), adjoint)
 
 
 def _run(method, maps: _Maps, b, zero, x0, rtol, atol, limits, inner_product) -> Solution:
     """The plain loop on min ||A x - b||, b scaled as in `_problem`."""
     inner = inner_product or tree.vdot
     scale, is_zero = problem.power_of_two(b, inner_product)
-    b = problem.times(1 / scale, b)
-    if x0 is not None:
-        x0 = jax.tree.map(lambda leaf: jnp.where(is_zero, 0, leaf), problem.times(1 / scale, x0))
+    b = times(1 / scale, b)
+    x0 = problem.scaled_start(x0, scale, is_zero)
     normal_b = maps.adjoint(b)
     # Scaled too, so that the squares of A^H b stay in range: (A / a) (a x) = b.
     a, _ = problem.power_of_two(normal_b, inner_product)
     maps = _Maps(
-        lambda x, apply=maps.apply: problem.times(1 / a, apply(x)),
-        lambda u, adjoint=maps.adjoint: problem.times(1 / a, adjoint(u)),
+        lambda x, apply=maps.apply: times(1 / a, apply(x)),
+        lambda u, adjoint=maps.adjoint: times(1 / a, adjoint(u)),
     )
-    normal_b = problem.times(1 / a, normal_b)
-    x0 = None if x0 is None else problem.times(a, x0)
-    norm = problem.norm_of(inner)
+    normal_b = times(1 / a, normal_b)
+    x0 = None if x0 is None else times(a, x0)
+    norm = norm_of(inner)
     norm_b, norm_normal = norm(b), norm(normal_b)
     weight = jnp.where(norm_normal > 0, norm_b, 1) / jnp.where(norm_normal > 0, norm_normal, 1)
 
@@ -125,7 +127,7 @@ def _run(method, maps: _Maps, b, zero, x0, rtol, atol, limits, inner_product) ->
     x, info = run(system, method(system, maps.adjoint, weight), limits)
     info = problem.rescale(info, scale)
     num_matvecs = info.num_matvecs + (0 if rtol is None else 1)  # A^H b is for the tolerance
-    return Solution(problem.times(scale / a, x), info._replace(num_matvecs=num_matvecs))
+    return Solution(times(scale / a, x), info._replace(num_matvecs=num_matvecs))
 
 
 def _tall(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
@@ -175,7 +177,7 @@ def _wide(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
         own, start, rtol, atol = implicit.asked(flag, x0, options)
         rhs = jax.tree.map(jnp.subtract, rhs, maps.apply(p))
         step, info = run(maps, rhs, zeros, start, rtol, atol)
-        y, second = run(maps.flipped, problem.times(-1, step), b, None, rtol, 0.0)
+        y, second = run(maps.flipped, times(-1, step), b, None, rtol, 0.0)
         x = jax.tree.map(jnp.add, p, step)
         x, y = implicit.surface((x, y), (info, second), own, options.maxiter)
         return (implicit.parts(x), implicit.parts(y), flag), info

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
+from subspace_jax.krylov._arithmetic import divide, hypot, normalized
 from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._least_squares import least_squares
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
-from subspace_jax.krylov._problem import divide, hypot, times
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import LinearMap, PyTree
 
@@ -100,10 +100,10 @@ class _NormR(NamedTuple):
 def _method(system: System, adjoint: Callable, weight: Any) -> Method:
     def begin(x, r):
         beta = system.norm(r)
-        u = _normalise(r, beta)
+        u = normalized(r, beta)
         v = adjoint(u)
         alpha = system.norm(v)
-        v = _normalise(v, alpha)
+        v = normalized(v, alpha)
         one, zero = jnp.ones_like(beta), jnp.zeros_like(beta)
         error = jnp.minimum(beta, alpha * beta * weight)
         norm_r = _NormR(beta, zero, one, zero, zero)
@@ -115,10 +115,10 @@ def _method(system: System, adjoint: Callable, weight: Any) -> Method:
     def step(s, on):
         u = tree.axpy(-s.alpha, s.u, system.apply(s.v))
         beta = system.norm(u)
-        u = hold(on, _normalise(u, beta), s.u)
+        u = hold(on, normalized(u, beta), s.u)
         v = tree.axpy(-beta, s.v, adjoint(u))
         alpha = system.norm(v)
-        v = hold(on, _normalise(v, alpha), s.v)
+        v = hold(on, normalized(v, alpha), s.v)
 
         c, sine, rho = _rotation(s.alpha_bar, beta)
         theta_new, alpha_bar = sine * alpha, c * alpha
@@ -147,10 +147,6 @@ def _method(system: System, adjoint: Callable, weight: Any) -> Method:
         )  # fmt: skip
 
     return Method(begin, step, matvecs=2, begin_matvecs=1)
-
-
-def _normalise(x: PyTree, norm: Any) -> PyTree:
-    return times(1 / jnp.where(norm > 0, norm, 1), x)
 
 
 def _rotation(a: Any, b: Any) -> tuple[Any, Any, Any]:

@@ -43,30 +43,43 @@ class Options(NamedTuple):
         )
 
 
-def traced(name: str, A: LinearMap, like: PyTree) -> Callable[[PyTree], PyTree]:
+def traced(
+    name: str, A: LinearMap, like: PyTree, *, frozen: bool = False
+) -> Callable[[PyTree], PyTree]:
     """The map as a callable whose Python code runs once, checked to keep the space of ``like``.
+
+    ``frozen`` leaves all that it closes over out of derivatives.
 
     Raises:
         ValueError: not a linear map, or one that changes structure, shape or dtype.
     """
-    try:
-        apply = as_callable(A)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    apply = linear_map(name, A)
     check_matrix(name, A, like)
-    space = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
-    check_same_spaces(f"the result of {name}", jax.eval_shape(apply, space), "its operand", space)
-    return traced_once(apply, like)
+    apply = traced_once(apply, like, frozen=frozen)
+    check_same_spaces(f"the result of {name}", jax.eval_shape(apply, like), "its operand", like)
+    return apply
 
 
-def check_matrix(name: str, A: LinearMap, like: PyTree) -> None:
-    """Return if A is no matrix, or a square one of floats that fits the vector; else raise.
+def linear_map(name: str, A: LinearMap) -> Callable[[PyTree], PyTree]:
+    """The product v -> A v.
 
     Raises:
-        ValueError: names the dtype, the shape, or both shapes.
+        ValueError: ``A`` is neither callable nor has ``@``, or holds integers; says which map.
     """
     if np.issubdtype(getattr(A, "dtype", float), np.integer):
         raise ValueError(f"{name} must be floating point, got {getattr(A, 'dtype', None)}")
+    try:
+        return as_callable(A)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def check_matrix(name: str, A: LinearMap, like: PyTree) -> None:
+    """Return if A is no matrix, or a square one that fits the vector; else raise.
+
+    Raises:
+        ValueError: names the shape, or both shapes.
+    """
     shape = getattr(A, "shape", None)
     if shape is not None and (len(shape) != 2 or shape[0] != shape[1]):
         raise ValueError(f"{name} must be a square matrix, got shape {shape}")
@@ -74,18 +87,13 @@ def check_matrix(name: str, A: LinearMap, like: PyTree) -> None:
         raise ValueError(f"{name} has shape {shape}, the right-hand side {jnp.shape(like)}")
 
 
-def traced_once(apply: Callable, like: PyTree) -> Callable[[PyTree], PyTree]:
+def traced_once(
+    apply: Callable, like: PyTree, *, frozen: bool = False
+) -> Callable[[PyTree], PyTree]:
     """The same function as a jaxpr, so that later calls do not run its Python code again."""
     converted, constants = jax.closure_convert(lambda v: apply(v), like)
-    return lambda v: converted(v, *constants)
-
-
-def frozen(apply: Callable | None, like: PyTree) -> Callable | None:
-    """The function with all that it closes over left out of derivatives."""
-    if apply is None:
-        return None
-    converted, constants = jax.closure_convert(lambda v: apply(v), like)
-    constants = jax.lax.stop_gradient(constants)
+    if frozen:
+        constants = jax.lax.stop_gradient(constants)
     return lambda v: converted(v, *constants)
 
 

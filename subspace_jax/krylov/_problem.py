@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
+from subspace_jax.krylov._arithmetic import norm_of, times
 from subspace_jax.krylov._implicit import Implicit
 from subspace_jax.krylov._iterate import System, iterate, iterate_fixed
 from subspace_jax.krylov._operands import (
@@ -14,7 +15,6 @@ from subspace_jax.krylov._operands import (
     Options,
     check_limits,
     check_same_spaces,
-    frozen,
     traced,
     vector,
 )
@@ -41,7 +41,7 @@ def solve(
     apply = traced("A", A, b)
     precondition = None
     if options.preconditioner is not None:
-        precondition = traced(name, options.preconditioner, b)
+        precondition = traced(name, options.preconditioner, b, frozen=options.rtol is not None)
     if x0 is not None:
         x0 = vector("x0", x0)
         check_same_spaces("x0", x0, name_b, b)
@@ -56,7 +56,7 @@ def solve(
     implicit = Implicit(
         solve_once,
         apply,
-        frozen(precondition, b),
+        precondition,
         b,
         None if x0 is None else jax.lax.stop_gradient(x0),
         options.frozen(),
@@ -75,8 +75,7 @@ def _run(method, apply, precondition, b, x0, rtol, atol, limits, inner_product) 
     inner = inner_product or tree.vdot
     scale, zero = power_of_two(b, inner_product)
     b = times(1 / scale, b)
-    if x0 is not None:
-        x0 = jax.tree.map(lambda leaf: jnp.where(zero, 0, leaf), times(1 / scale, x0))
+    x0 = scaled_start(x0, scale, zero)
     norm = norm_of(inner)
     norm_b = norm(b)
     tolerance = jnp.maximum((0.0 if rtol is None else rtol) * norm_b, atol / scale)
@@ -94,32 +93,10 @@ def _run(method, apply, precondition, b, x0, rtol, atol, limits, inner_product) 
     return Solution(times(scale, x), rescale(info, scale))
 
 
-def norm_of(inner: Callable[[PyTree, PyTree], Any]) -> Callable[[PyTree], Any]:
-    """The norm of an inner product; its derivative at zero is zero, not NaN."""
-    return lambda x: sqrt(inner(x, x).real)
-
-
-def sqrt(square: Any) -> Any:
-    """The square root, with derivative zero at zero."""
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)
-
-
-def hypot(a: Any, b: Any) -> Any:
-    """sqrt(a^2 + b^2) without overflow, with derivative zero at zero."""
-    largest = jnp.maximum(jnp.abs(a), jnp.abs(b))
-    safe = jnp.where(largest > 0, largest, 1)
-    return jnp.where(largest > 0, safe * jnp.sqrt((a / safe) ** 2 + (b / safe) ** 2), largest)
-
-
 def rescale(info: Info, scale: Any) -> Info:
     """The norms in the units of the caller."""
     history = None if info.history is None else info.history * scale
     return info._replace(residual_norm=info.residual_norm * scale, history=history)
-
-
-def times(a: Any, x: PyTree) -> PyTree:
-    """The vector a x, in the dtypes of x; ``a`` is a scalar."""
-    return jax.tree.map(lambda leaf: (a * leaf).astype(leaf.dtype), x)
 
 
 def power_of_two(b: PyTree, inner_product: InnerProduct) -> tuple[Any, Any]:
@@ -151,6 +128,8 @@ def power_of_two(b: PyTree, inner_product: InnerProduct) -> tuple[Any, Any]:
     return jnp.where(usable, scale, 1), largest == 0
 
 
-def divide(a: Any, b: Any) -> Any:
-    """The quotient a / b, zero for b = 0."""
-    return jnp.where(b == 0, 0, a) / jnp.where(b == 0, 1, b)
+def scaled_start(x0: PyTree | None, scale: Any, is_zero: Any) -> PyTree | None:
+    """The start for the right-hand side that was divided by ``scale``: zero if that is zero."""
+    if x0 is None:
+        return None
+    return jax.tree.map(lambda leaf: jnp.where(is_zero, 0, leaf), times(1 / scale, x0))

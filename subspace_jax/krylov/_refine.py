@@ -9,9 +9,9 @@ import numpy as np
 
 from subspace_jax import tree
 from subspace_jax.krylov import _problem as problem
+from subspace_jax.krylov._arithmetic import norm_of, times
 from subspace_jax.krylov._iterate import RUNNING
 from subspace_jax.krylov._operands import Options, Tolerance, vector
-from subspace_jax.krylov._problem import times
 from subspace_jax.krylov._solution import Info, Solution, Status
 from subspace_jax.linalg.operators import as_callable
 from subspace_jax.typing import LinearMap, PyTree
@@ -93,7 +93,7 @@ class _Round(NamedTuple):
 
 def _run(solve, apply, single, b, x0, rtol, atol, limits, inner_product) -> Solution:
     del inner_product
-    norm = problem.norm_of(tree.vdot)
+    norm = norm_of(tree.vdot)
     scale, zero = problem.power_of_two(b, None)
     b = times(1 / scale, b)
     tolerance = jnp.maximum(rtol * norm(b), atol / scale)
@@ -125,7 +125,7 @@ def _run(solve, apply, single, b, x0, rtol, atol, limits, inner_product) -> Solu
 
     x = jax.tree.map(jnp.zeros_like, b)
     if x0 is not None:
-        x = jax.tree.map(lambda leaf: jnp.where(zero, 0, leaf), times(1 / scale, x0))
+        x = problem.scaled_start(x0, scale, zero)
     r = b if x0 is None else residual(x)
     size = norm(r)
     status = RUNNING if limits.maxiter else int(Status.MAX_STEPS)

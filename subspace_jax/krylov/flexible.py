@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
+from subspace_jax.krylov._arithmetic import times
 from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
-from subspace_jax.krylov._problem import solve, times
+from subspace_jax.krylov._problem import solve
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import Array, LinearMap, PyTree
 

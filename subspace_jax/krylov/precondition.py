@@ -3,7 +3,6 @@
 Each is a callable pytree: it goes through jit, vmap and grad as an argument.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 from subspace_jax import linalg, tree
+from subspace_jax.krylov._arithmetic import normalized
 from subspace_jax.krylov._multigrid import (
     Level,
     RedBlack,
@@ -23,6 +23,7 @@ from subspace_jax.krylov._multigrid import (
     multigrid,
 )
 from subspace_jax.linalg import operators
+from subspace_jax.linalg._matmul import matmul
 from subspace_jax.linalg.operators import Stencil
 from subspace_jax.typing import Array, Float, Inexact, Key, LinearMap, PyTree
 
@@ -36,8 +37,6 @@ __all__ = [
     "spectral_bound",
     "ssor",
 ]
-
-_matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def jacobi(diagonal: PyTree) -> Partial:
@@ -143,9 +142,9 @@ def spectral_bound(
         alpha = tree.vdot(v, w).real
         w = tree.axpy(-alpha, v, w)
         beta = tree.norm(w)
-        return (_normalized(w, beta), v, beta), (alpha, beta)
+        return (normalized(w, beta), v, beta), (alpha, beta)
 
-    carry = (_normalized(start, tree.norm(start)), zeros, jnp.zeros((), flat.real.dtype))
+    carry = (normalized(start, tree.norm(start)), zeros, jnp.zeros((), flat.real.dtype))
     _, (alphas, betas) = jax.lax.scan(step, carry, length=num_steps)
     T = jnp.diag(alphas) + jnp.diag(betas[:-1], 1) + jnp.diag(betas[:-1], -1)
     return jnp.linalg.eigvalsh(T)[-1] + betas[-1]
@@ -274,7 +273,7 @@ def _block_product(inverses: Array, r: Array) -> Array:
     if r.shape != (num * k,):
         raise ValueError(f"{num} blocks of size {k} need a vector ({num * k},), got {r.shape}")
     blocks = r.reshape(num, k, 1)
-    return _matmul(inverses, blocks).reshape(-1)
+    return matmul(inverses, blocks).reshape(-1)
 
 
 def _chebyshev(A, M, first, momentum, step, r):
@@ -294,13 +293,8 @@ def _deflate(U: Array, weights: Array, r: PyTree) -> PyTree:
     flat, unravel = ravel_pytree(r)
     if flat.size != U.shape[0]:
         raise ValueError(f"the preconditioner is for size {U.shape[0]}, got r of {flat.size}")
-    return unravel(flat - _matmul(U, weights * _matmul(U.conj().T, flat)))
+    return unravel(flat - matmul(U, weights * matmul(U.conj().T, flat)))
 
 
 def _same(r: PyTree) -> PyTree:
     return r
-
-
-def _normalized(w: PyTree, norm: Array) -> PyTree:
-    inverse = jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0)
-    return jax.tree.map(lambda x: (inverse * x).astype(x.dtype), w)

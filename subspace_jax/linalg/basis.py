@@ -3,14 +3,10 @@
 A basis is a matrix (n, k) with orthonormal columns, real or complex; the subspace is its span.
 """
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 
+from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, Float, Inexact
-
-_matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def orthonormalize(A: Inexact[Array, "n k"]) -> Inexact[Array, "n k"]:
@@ -34,7 +30,7 @@ def orthonormalize(A: Inexact[Array, "n k"]) -> Inexact[Array, "n k"]:
 def project(Q: Inexact[Array, "n k"], x: Inexact[Array, "n *m"]) -> Inexact[Array, "n *m"]:
     """The orthogonal projection Q Q^H x of ``x`` onto the subspace."""
     _check_rows(Q, x)
-    return _matmul(Q, _matmul(Q.conj().T, x))
+    return matmul(Q, matmul(Q.conj().T, x))
 
 
 def project_out(Q: Inexact[Array, "n k"], x: Inexact[Array, "n *m"]) -> Inexact[Array, "n *m"]:
@@ -66,7 +62,7 @@ def principal_angles(Q: Inexact[Array, "n k"], S: Inexact[Array, "n l"]) -> Floa
     _check_rows(Q, S)
     if S.shape[1] > Q.shape[1]:
         Q, S = S, Q
-    cosines = jnp.linalg.svd(_matmul(Q.conj().T, S), compute_uv=False)
+    cosines = jnp.linalg.svd(matmul(Q.conj().T, S), compute_uv=False)
     sines = jnp.linalg.svd(project_out(Q, S), compute_uv=False)[::-1]
     return jnp.atan2(sines, cosines)
 
@@ -93,8 +89,8 @@ def procrustes(A: Inexact[Array, "n k"], B: Inexact[Array, "n k"]) -> Inexact[Ar
     Reference: Schönemann (1966).
     """
     _check_same(A, B)
-    U, _, Vh = jnp.linalg.svd(_matmul(A.conj().T, B), full_matrices=False)
-    return _matmul(U, Vh)
+    U, _, Vh = jnp.linalg.svd(matmul(A.conj().T, B), full_matrices=False)
+    return matmul(U, Vh)
 
 
 def _check_rows(Q: Array, x: Array) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from subspace_jax.linalg._matmul import matmul
 from subspace_jax.linalg.basis import orthonormalize
 from subspace_jax.typing import Array, Float, Inexact, Key, LinearMap
 
@@ -68,7 +69,7 @@ def randomized_svd(
     width = min(rank + num_oversamples, rows, columns)
     Q = range_finder(key, A, width, AT=AT, like=like, num_power_iterations=num_power_iterations)
     U, s, Vh = jnp.linalg.svd(adjoint(Q).conj().T, full_matrices=False)
-    return jnp.matmul(Q, U[:, :rank], precision=jax.lax.Precision.HIGHEST), s[:rank], Vh[:rank]
+    return matmul(Q, U[:, :rank]), s[:rank], Vh[:rank]
 
 
 def nystrom(
@@ -143,5 +144,5 @@ def _check_rank(rank: int, rows: int, columns: int) -> None:
 
 def _product(A, X):
     if isinstance(A, jax.Array):
-        return jnp.matmul(A, X, precision=jax.lax.Precision.HIGHEST)
+        return matmul(A, X)
     return A @ X

@@ -16,6 +16,7 @@ from jax.tree_util import Partial
 
 from subspace_jax import tree
 from subspace_jax.linalg._formats import Dia, Ell, dia, ell
+from subspace_jax.linalg._matmul import matmul
 from subspace_jax.linalg._stencil import (
     Convection,
     Stencil,
@@ -60,7 +61,7 @@ def as_callable(A: LinearMap) -> Callable[[PyTree], PyTree]:
     if callable(A):
         return A
     if isinstance(A, jax.Array | np.ndarray):
-        return Partial(_matmul, jnp.asarray(A))
+        return Partial(matmul, jnp.asarray(A))
     if hasattr(A, "__matmul__"):
         return Partial(_at, A)
     raise ValueError(f"a linear map must be callable or have @, got {type(A).__name__}")
@@ -83,7 +84,7 @@ def adjoint(A: LinearMap, like: PyTree = None) -> Callable[[PyTree], PyTree]:
         ValueError: a callable without ``like``.
     """
     if isinstance(A, jax.Array | np.ndarray):
-        return Partial(_matmul, jnp.asarray(A).conj().T)
+        return Partial(matmul, jnp.asarray(A).conj().T)
     if not callable(A):
         return Partial(_adjoint_at, A)
     if like is None:
@@ -208,14 +209,10 @@ class _Kernel:
 
         @jax.checkpoint  # the derivative recomputes a chunk rather than store K
         def row(x):
-            return _matmul(jax.vmap(self.k, (None, 0))(x, self.X), v)
+            return matmul(jax.vmap(self.k, (None, 0))(x, self.X), v)
 
         chunk = min(self.chunk, num_points)
         return tree.axpy(self.shift, v, jax.lax.map(row, self.X, batch_size=chunk))
-
-
-def _matmul(A: Array, v: Array) -> Array:
-    return jnp.matmul(A, v, precision=jax.lax.Precision.HIGHEST)
 
 
 def _at(A: Any, v: PyTree) -> PyTree:
