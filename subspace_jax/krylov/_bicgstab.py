@@ -60,11 +60,11 @@ class _State(NamedTuple):
 def _method(system: System) -> Method:
     precondition = system.precondition or (lambda r: r)
 
-    def begin(x, r):
+    def begin(x, r, norm):
         zeros = jax.tree.map(jnp.zeros_like, r)
         one = jnp.ones_like(system.inner(r, r))
         return _State(
-            x, r, r, zeros, zeros, one, one, one, system.norm(r), jnp.int32(RUNNING)
+            x, r, r, zeros, zeros, one, one, one, norm, jnp.int32(RUNNING)
         )  # fmt: skip
 
     def step(s, on):

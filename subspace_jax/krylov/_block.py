@@ -150,11 +150,11 @@ def _method(system: System) -> Method:
         inverse, second, _ = _factor(gram(W, MW))
         return _times(W, inverse), _times(MW, inverse), matmul(second, first)
 
-    def begin(X, R):
+    def begin(X, R, norms):
         Q, MQ, C = orthonormalize(R)
         zeros = jax.tree.map(jnp.zeros_like, R)
         held = None if system.precondition is None else MQ
-        error = system.error(R, system.norm(R))
+        error = system.error(R, norms)
         return _State(X, Q, held, zeros, C, jnp.zeros_like(C), error, jnp.int32(RUNNING))
 
     def step(s, on):

@@ -90,10 +90,10 @@ def _method(system: System) -> Method:
         z = system.precondition(r)
         return z, system.inner(r, z).real, system.norm(r)
 
-    def begin(x, r):
-        z, rz, error = precondition(r)
+    def begin(x, r, norm):
+        z, rz = (r, norm**2) if system.precondition is None else precondition(r)[:2]
         zeros, never = jax.tree.map(jnp.zeros_like, r), jnp.zeros_like(rz)
-        return _State(x, r, _held(system, z), zeros, rz, never, error, jnp.int32(RUNNING))
+        return _State(x, r, _held(system, z), zeros, rz, never, norm, jnp.int32(RUNNING))
 
     def step(s, on):
         beta = jnp.where(s.before > 0, s.rz, 0) / jnp.where(s.before > 0, s.before, 1)

@@ -58,13 +58,13 @@ class _State(NamedTuple):
 
 
 def _method(system: System, adjoint: Callable, weight: Any) -> Method:
-    def norms(r, s):
-        gamma, size = system.inner(s, s).real, system.norm(r)
-        return gamma, size, jnp.minimum(size, sqrt(gamma) * weight)
+    def norms(s, size):
+        gamma = system.inner(s, s).real
+        return gamma, jnp.minimum(size, sqrt(gamma) * weight)
 
-    def begin(x, r):
+    def begin(x, r, norm):
         s = adjoint(r)
-        gamma, _, error = norms(r, s)
+        gamma, error = norms(s, norm)
         zeros, never = jax.tree.map(jnp.zeros_like, s), jnp.zeros_like(gamma)
         return _State(x, r, s, zeros, gamma, never, never, error, jnp.int32(RUNNING))
 
@@ -77,7 +77,8 @@ def _method(system: System, adjoint: Callable, weight: Any) -> Method:
         x = hold(on, tree.axpy(alpha, p, state.x), state.x)
         r = hold(on, tree.axpy(-alpha, q, state.r), state.r)
         s = adjoint(r)
-        gamma, size, error = norms(r, s)
+        size = system.norm(r)
+        gamma, error = norms(s, size)
         largest = jnp.maximum(state.largest, divide(square, state.gamma))
         # A^H r is computed from r in every step, so that its recurrence cannot run ahead: the
         # limit shows as its rounding error.

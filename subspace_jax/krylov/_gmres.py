@@ -130,8 +130,7 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
     precondition = system.precondition or (lambda v: v)
     stored = flexible and system.precondition is not None
 
-    def begin(x, r):
-        norm = system.norm(r)
+    def begin(x, r, norm):
         v = times(1 / jnp.where(norm > 0, norm, 1), r)
         V = jax.tree.map(
             lambda leaf: jnp.zeros((m + 1, *leaf.shape), leaf.dtype).at[0].set(leaf), v

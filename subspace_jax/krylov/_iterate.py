@@ -7,6 +7,7 @@ what the arithmetic can attain.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -45,8 +46,8 @@ class System(NamedTuple):
 class Method(NamedTuple):
     """A recurrence. Its state is a NamedTuple with fields x, error, status among others."""
 
-    begin: Callable[[PyTree, PyTree], Any]
-    """(x, r) -> state; r is the true residual of x."""
+    begin: Callable[[PyTree, PyTree, Any], Any]
+    """(x, r, norm) -> state; r is the true residual of x."""
     step: Callable[[Any, Any], Any]
     """(state, on) -> state; lanes of a vmap that are not ``on`` stay as they are: `hold`."""
     finish: Callable[[Any], PyTree] = lambda state: state.x
@@ -78,12 +79,10 @@ class _Outer(NamedTuple):
     r: PyTree
     norm: Any
     error: Any
-    ratio: Any
-    """The recurrence's error over the true one, where the recurrence goes on; at most 1."""
+    target: Any
+    """The recurrence's error that asks for the next check."""
     fresh: Any
     """The recurrence starts anew from the true residual."""
-    limited: Any
-    """It had run ahead of the true residual."""
     num_idle: Any
     status: Any
     num_steps: Any
@@ -134,21 +133,20 @@ def select(on: Any, new: PyTree, old: PyTree) -> PyTree:
 def iterate(system: System, method: Method, limits: Limits) -> Solution:
     """Run the method until the true residual decides; never more than ``maxiter`` steps."""
     first = _begin(system, method, limits)
-    drop = method.drop or float(jnp.finfo(first.norm.dtype).eps) ** 0.25
 
     def cycle(outer: _Outer, on: Any) -> _Outer:
-        factor = jnp.where(outer.limited, 0.25, drop).astype(outer.error.dtype)
-        target = jnp.maximum(system.tolerance, outer.error * factor) * outer.ratio
-        state = method.begin(outer.x, outer.r) if not method.resumes else jax.lax.cond(
-            outer.fresh, lambda: method.begin(outer.x, outer.r), lambda: outer.state
+        begin = partial(method.begin, outer.x, outer.r, outer.norm)
+        state = begin() if not method.resumes else jax.lax.cond(
+            outer.fresh, begin, lambda: outer.state
         )  # fmt: skip
-        stop = jnp.minimum(outer.num_steps + method.period, limits.maxiter)
 
         def active(carry):
             state, num_steps, _ = carry
-            running = (state.status == RUNNING) & (num_steps < stop) & on
+            done = num_steps - outer.num_steps
             # A cycle makes a step whatever the target rounds to, or it would repeat for ever.
-            return running & ((state.error > target) | (num_steps == outer.num_steps))
+            wanted = (state.error > outer.target) | (done == 0)
+            inside = (done < method.period) & (num_steps < limits.maxiter)
+            return (state.status == RUNNING) & inside & wanted & on
 
         def advance(carry, on):
             state, num_steps, history = carry
@@ -173,8 +171,8 @@ def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
     outer = _begin(system, method, limits)
 
     def steps(carry, count):
-        x, r = carry
-        state = method.begin(x, r)
+        x, r, norm = carry
+        state = method.begin(x, r, norm)
 
         def advance(state, _):
             state = method.step(state, True)
@@ -182,15 +180,15 @@ def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
 
         state, errors = jax.lax.scan(advance, state, None, length=count)
         x = method.finish(state)
-        return (x, _residual(system, x)), errors
+        r = _residual(system, x)
+        return (x, r, system.norm(r)), errors
 
     period = max(limits.maxiter, 1) if method.resumes else method.period
     num_cycles, rest = divmod(limits.maxiter, period)
-    carry = (outer.x, outer.r)
+    carry = (outer.x, outer.r, outer.norm)
     carry, errors = jax.lax.scan(lambda c, _: steps(c, period), carry, None, length=num_cycles)
-    (x, r), last = steps(carry, rest) if rest else (carry, errors[:0])
+    (x, _, norm), last = steps(carry, rest) if rest else (carry, errors[:0])
     errors = jnp.concatenate([errors.ravel(), last.ravel()])
-    norm = system.norm(r)
     status = jnp.where(jnp.all(jnp.isfinite(norm)), int(Status.CONVERGED), int(Status.NONFINITE))
     num_cycles += bool(rest)
     matvecs = outer.num_matvecs + method.matvecs * limits.maxiter
@@ -212,12 +210,12 @@ def _begin(system: System, method: Method, limits: Limits) -> _Outer:
     history = jnp.full(limits.maxiter, jnp.nan, norm.dtype) if limits.history else None
     state = None
     if method.resumes:
-        shapes = jax.eval_shape(method.begin, x, r)
+        shapes = jax.eval_shape(method.begin, x, r, norm)
         state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     matvecs = (system.x0 is not None) + system.error_matvecs
     zero = jnp.zeros((), jnp.int32)
     return _Outer(
-        x, r, norm, error, jnp.ones_like(error), jnp.array(True), jnp.array(False), zero,
+        x, r, norm, error, _target(system, method, error, 1, False), jnp.array(True), zero,
         status.astype(jnp.int32), zero, jnp.int32(matvecs), state, (x, norm, error), history,
     )  # fmt: skip
 
@@ -254,11 +252,19 @@ def _check(
     resumed = jnp.where(outer.fresh, 1, 0) if method.resumes else 1
     done = method.begin_matvecs * resumed + 1 + system.error_matvecs
     done += (num_steps - outer.num_steps) * method.matvecs
+    ratio = jnp.where(limited | restart, 1, jnp.minimum(state.error / error, 1))
     return _Outer(
-        x, r, norm, error, jnp.where(limited | restart, 1, jnp.minimum(state.error / error, 1)),
-        limited | restart, limited, num_idle, status.astype(jnp.int32),
+        x, r, norm, error, _target(system, method, error, ratio, limited),
+        limited | restart, num_idle, status.astype(jnp.int32),
         num_steps, outer.num_matvecs + done, state if method.resumes else None, best, None,
     )  # fmt: skip
+
+
+def _target(system: System, method: Method, error: Any, ratio: Any, limited: Any) -> Any:
+    """The recurrence's error to check at; ``ratio`` is what it was over the true one, at most 1."""
+    drop = method.drop or float(jnp.finfo(error.dtype).eps) ** 0.25
+    factor = jnp.where(limited, 0.25, drop).astype(error.dtype)
+    return jnp.maximum(system.tolerance, error * factor) * ratio
 
 
 def _residual(system: System, x: PyTree) -> PyTree:
@@ -286,7 +292,7 @@ def _repeat(active: Callable, step: Callable, state: Any, check_every: int) -> A
     """
 
     def body(state):
-        return step(state, active(state))
+        return step(state, _lanes(active(state)))
 
     def several(state):
         def masked(_, state):
@@ -298,6 +304,18 @@ def _repeat(active: Callable, step: Callable, state: Any, check_every: int) -> A
     return jax.lax.while_loop(
         lambda state: _any_lane(active(state)), body if check_every == 1 else several, state
     )
+
+
+@jax.custom_batching.custom_vmap
+def _lanes(flag):
+    """Which lanes run: without a vmap a loop's body has one lane, which does."""
+    return jnp.ones_like(flag)
+
+
+@_lanes.def_vmap
+def _lanes_batched(axis_size, in_batched, flag):
+    del axis_size
+    return (flag, True) if in_batched[0] else (_lanes(flag), False)
 
 
 @jax.custom_batching.custom_vmap

@@ -98,8 +98,7 @@ class _NormR(NamedTuple):
 
 
 def _method(system: System, adjoint: Callable, weight: Any) -> Method:
-    def begin(x, r):
-        beta = system.norm(r)
+    def begin(x, r, beta):
         u = normalized(r, beta)
         v = adjoint(u)
         alpha = system.norm(v)

@@ -72,21 +72,21 @@ class _State(NamedTuple):
 
 
 def _method(system: System) -> Method:
-    def precondition(u):
+    def precondition(u, norm=None):
         if system.precondition is None:
-            norm = system.norm(u)
+            norm = system.norm(u) if norm is None else norm
             return None, norm, jnp.ones_like(norm)
         y = system.precondition(u)
         square = system.inner(u, y).real
         return y, sqrt(jnp.maximum(square, 0)), square
 
-    def begin(x, r):
-        y, beta, _ = precondition(r)
+    def begin(x, r, norm):
+        y, beta, _ = precondition(r, norm)
         zeros, zero = jax.tree.map(jnp.zeros_like, r), jnp.zeros_like(beta)
         carried = None if system.precondition is None else r
         return _State(
             x, carried, r, zeros, y, zeros, zeros, beta, zero, zero, zero, beta, zero - 1, zero,
-            zero, jnp.full_like(beta, jnp.inf), beta, system.norm(r), jnp.int32(RUNNING),
+            zero, jnp.full_like(beta, jnp.inf), beta, norm, jnp.int32(RUNNING),
         )  # fmt: skip
 
     def step(s, on):

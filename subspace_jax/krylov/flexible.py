@@ -88,8 +88,7 @@ class _State(NamedTuple):
 def _method(system: System, m: int) -> Method:
     propose = system.precondition or (lambda r: r)
 
-    def begin(x, r):
-        error = system.norm(r)
+    def begin(x, r, error):
         P = jax.tree.map(lambda leaf: jnp.zeros((m, *leaf.shape), leaf.dtype), r)
         zero = jnp.zeros((), jnp.int32)
         return _State(x, r, P, P, jnp.zeros(m, error.dtype), zero, error, jnp.int32(RUNNING))
