@@ -14,7 +14,15 @@ from subspace_jax.krylov._bicgstab import bicgstab
 from subspace_jax.krylov._block import block_cg
 from subspace_jax.krylov._cg import cg
 from subspace_jax.krylov._cgls import cgls
+from subspace_jax.krylov._eigsh import Ritz, eigsh
 from subspace_jax.krylov._gmres import fgmres, gmres
+from subspace_jax.krylov._lanczos import (
+    Bidiagonalization,
+    Factorization,
+    arnoldi,
+    golub_kahan,
+    lanczos,
+)
 from subspace_jax.krylov._lsmr import lsmr
 from subspace_jax.krylov._minres import minres
 from subspace_jax.krylov._refine import refine
@@ -22,17 +30,24 @@ from subspace_jax.krylov._solution import Info, Solution, Status, raise_if_faile
 from subspace_jax.krylov.flexible import flexible_cg
 
 __all__ = [
+    "Bidiagonalization",
+    "Factorization",
     "Info",
+    "Ritz",
     "Solution",
     "Status",
+    "arnoldi",
     "batched",
     "bicgstab",
     "block_cg",
     "cg",
     "cgls",
+    "eigsh",
     "fgmres",
     "flexible_cg",
     "gmres",
+    "golub_kahan",
+    "lanczos",
     "lsmr",
     "minres",
     "precondition",

@@ -13,6 +13,7 @@ from subspace_jax.linalg.basis import (
 )
 from subspace_jax.linalg.hadamard import block_hadamard_transform, hadamard_transform
 from subspace_jax.linalg.lowrank import nystrom, randomized_svd, range_finder
+from subspace_jax.linalg._spectral import spectral_projector
 
 __all__ = [
     "block_hadamard_transform",
@@ -29,4 +30,5 @@ __all__ = [
     "project_out",
     "randomized_svd",
     "range_finder",
+    "spectral_projector",
 ]
