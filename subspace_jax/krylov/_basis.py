@@ -13,7 +13,6 @@ from jax.flatten_util import ravel_pytree
 from subspace_jax import tree
 from subspace_jax.krylov._arithmetic import normalized
 from subspace_jax.krylov._operands import (
-    Tolerance,
     check_count,
     check_same_spaces,
     linear_map,
@@ -197,10 +196,3 @@ def check_num_steps(num_steps: int, dimension: int) -> int:
         ValueError: it is no integer in 1..n.
     """
     return check_count("num_steps", num_steps, 1, dimension)
-
-
-def default_rtol(rtol: Tolerance | None, dtype: Any) -> Tolerance:
-    """The tolerance as given, by default 1e-10 in double and 1e-5 in single precision."""
-    if rtol is not None:
-        return rtol
-    return 1e-10 if jnp.finfo(dtype).bits == 64 else 1e-5

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,18 @@ from subspace_jax.krylov._basis import Flat, coefficients
 from subspace_jax.krylov._minres import minres
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.linalg._spectral import inverse_gaps
-from subspace_jax.typing import Array
+from subspace_jax.typing import Array, PyTree
+
+
+class Ritz(NamedTuple):
+    """Approximate eigenpairs of a Hermitian operator."""
+
+    values: Array
+    """(k,), real."""
+    vectors: PyTree
+    """Orthonormal, k columns on the last axis of every leaf; (n, k) for arrays."""
+    residual_norms: Array
+    """(k,), at least ||A v - theta v||: no eigenvalue of A is farther from theta than that."""
 
 
 def differentiable(A: Flat, values: Array, rows: Array) -> tuple[Array, Array]:
