@@ -22,7 +22,13 @@ class Ritz(NamedTuple):
     vectors: PyTree
     """Orthonormal, k columns on the last axis of every leaf; (n, k) for arrays."""
     residual_norms: Array
-    """(k,), at least ||A v - theta v||: no eigenvalue of A is farther from theta than that."""
+    """(k,), ||A v - theta v||, computed anew: some eigenvalue of A is as near to theta."""
+
+
+def true_errors(A: Flat, values: Array, rows: Array) -> Array:
+    """The norms ||A v - theta v|| of all pairs, with a product for each."""
+    R = jax.vmap(A)(rows) - values[:, None] * rows
+    return jnp.linalg.norm(R, axis=1)
 
 
 def differentiable(A: Flat, values: Array, rows: Array) -> tuple[Array, Array]:

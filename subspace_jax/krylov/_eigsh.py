@@ -16,9 +16,9 @@ from subspace_jax.krylov._basis import (
     start_vector,
     unit,
 )
-from subspace_jax.krylov._eigenpairs import Ritz, differentiable
+from subspace_jax.krylov._eigenpairs import Ritz, differentiable, true_errors
 from subspace_jax.krylov._operands import Tolerance
-from subspace_jax.krylov._solution import Info, Solution
+from subspace_jax.krylov._solution import Solution
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, LinearMap, PyTree
 
@@ -65,18 +65,17 @@ def eigsh(
     apply = flat_map("A", A, v0)
     start = start_vector("v0", v0)
     plan = restart.plan(start.x.size, start.x.dtype, k, num_basis, rtol, maxiter)
-    wanted = wanted_order(which, plan.num_basis)
+    wanted = _wanted(which, plan.k, plan.num_basis)
     state = jax.lax.stop_gradient(_iterate(apply.frozen(), start.x, plan, wanted))
-    ritz, m = state.ritz, plan.num_basis
-    order = np.argsort(wanted[:k]) if which == "both_ends" else np.arange(k)
-    rows = matmul(ritz.Y[:, order].T, state.V[:m])
-    values, rows = differentiable(apply, ritz.values[order], rows)
-    # The relation A V = V T + ... holds to a rounding of |A| a vector.
-    rounding = m * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(ritz.values))
-    bounds = jax.lax.stop_gradient(ritz.errors[order] + rounding)
-    status = restart.final_status(jnp.all(ritz.found), ritz.finite)
-    info = Info(status, state.num_restarts, state.num_matvecs, jnp.max(bounds))
-    return Solution(Ritz(values, start.columns(rows), bounds), info)
+    ritz = state.ritz
+    order = np.argsort(wanted[0, :k]) if which == "both_ends" else np.arange(k)
+    values, rows = ritz.values[order], matmul(ritz.Y[:, order].T, state.V[:-1])
+    errors = true_errors(apply.frozen(), values, rows)
+    true = restart.is_found(errors, values, ritz.size, plan.rtol, restart.MANY)
+    counts = state.num_restarts, state.num_matvecs + k
+    info = jax.lax.stop_gradient(restart.info(*counts, ritz.found, errors, true))
+    values, rows = differentiable(apply, values, rows)
+    return Solution(Ritz(values, start.columns(rows), jax.lax.stop_gradient(errors)), info)
 
 
 class _RitzPairs(NamedTuple):
@@ -86,8 +85,8 @@ class _RitzPairs(NamedTuple):
     """(m, m), coordinates as columns."""
     coupling: Array
     """(m,), with the last vector of the basis."""
-    errors: Array
-    """(m,), its size."""
+    size: Array
+    """The largest absolute value that A has shown."""
     found: Array
     """(k,)."""
     finite: Array
@@ -102,18 +101,24 @@ class _State(NamedTuple):
     num_matvecs: Any
 
 
-def wanted_order(which: str, m: int) -> np.ndarray:
-    """The positions of m ascending values, the most wanted first.
+def _wanted(which: str, k: int, m: int) -> np.ndarray:
+    """Positions of m ascending values, the most wanted first, in three rows that agree up to k.
+
+    The rest come from both ends, from the lower, and from the upper.
 
     Raises:
         ValueError: ``which`` is not one of the three.
     """
-    ascending = np.arange(m)
-    ends = np.stack([ascending[::-1], ascending], axis=1).ravel()[:m]
-    orders = {"largest": ascending[::-1], "smallest": ascending, "both_ends": ends}
+    up = np.arange(m)
+    ends = np.stack([up[::-1], up], axis=1).ravel()[:m]
+    orders = {"largest": up[::-1], "smallest": up, "both_ends": ends}
     if which not in orders:
         raise ValueError(f"which must be one of {', '.join(orders)}, got {which!r}")
-    return orders[which]
+    order = orders[which]
+    if which != "both_ends":
+        return np.stack([order] * 3)
+    rest = np.sort(order[k:])
+    return np.stack([order, np.r_[order[:k], rest], np.r_[order[:k], rest[::-1]]])
 
 
 def _iterate(apply: Flat, x: Array, plan: restart.Plan, wanted: np.ndarray) -> _State:
@@ -138,7 +143,7 @@ def _iterate(apply: Flat, x: Array, plan: restart.Plan, wanted: np.ndarray) -> _
 
     zero = jnp.zeros(m, x.real.dtype)
     nothing = jnp.zeros((m, m), zero.dtype)
-    none = _RitzPairs(zero, nothing, zero, zero, zero[:k] > 0, jnp.array(True), jnp.int32(0))
+    none = _RitzPairs(zero, nothing, zero, zero[0], zero[:k] > 0, jnp.array(True), jnp.int32(0))
     V = jnp.zeros((m + 1, x.size), x.dtype).at[m].set(unit(x))  # the first cycle keeps this alone
     return jax.lax.while_loop(unfinished, cycle, _State(V, none, jnp.int32(-1), jnp.int32(0)))
 
@@ -166,9 +171,12 @@ def _ritz(T: Array, plan: restart.Plan, wanted: np.ndarray) -> _RitzPairs:
     m, k = plan.num_basis, plan.k
     finite = jnp.all(jnp.isfinite(T))
     values, Y = jnp.linalg.eigh(jnp.where(finite, T[:m, :m], 0))
-    values, Y = jnp.where(finite, values[wanted], jnp.nan), Y[:, wanted]
-    coupling = T[m, m - 1] * Y[-1]
-    errors = jnp.abs(coupling)
-    found = restart.is_found(errors[:k], values[:k], jnp.max(jnp.abs(values)), plan.rtol)
+    size = jnp.max(jnp.abs(values))
+    errors = jnp.abs(T[m, m - 1] * Y[-1])
+    found = restart.is_found(errors, values, size, plan.rtol)[wanted[0, :k]]
+    # Of both ends, the one that is done needs no further vectors.
+    lower, upper = jnp.all(found[1::2]), jnp.all(found[::2])
+    order = jnp.asarray(wanted)[jnp.where(lower == upper, 0, jnp.where(upper, 1, 2))]
+    values, Y = jnp.where(finite, values[order], jnp.nan), Y[:, order]
     kept = restart.num_kept(jnp.sum(found), k, m)
-    return _RitzPairs(values, Y, coupling, errors, found, finite, kept)
+    return _RitzPairs(values, Y, T[m, m - 1] * Y[-1], size, found, finite, kept)

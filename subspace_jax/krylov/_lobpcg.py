@@ -11,7 +11,7 @@ from subspace_jax.krylov import _restart as restart
 from subspace_jax.krylov._basis import Flat, Start, flat_map, start_vector
 from subspace_jax.krylov._eigenpairs import Ritz, differentiable
 from subspace_jax.krylov._operands import Tolerance, check_count, linear_map, vector
-from subspace_jax.krylov._solution import Info, Solution
+from subspace_jax.krylov._solution import Solution
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, LinearMap, PyTree
 
@@ -41,8 +41,7 @@ def lobpcg(
         maxiter: steps; None: min(10 n, 10000).
 
     Returns:
-        `Solution` (ritz, info): see `eigsh`. ``residual_norms`` are the norms themselves.
-        ``num_matvecs`` counts products with the whole block.
+        `Solution` (ritz, info): see `eigsh`. ``num_matvecs`` counts products with the whole block.
 
     Raises:
         ValueError: not a linear map on the columns, more columns than unknowns, or an option out
@@ -62,7 +61,7 @@ def lobpcg(
     stop = restart.stopping(rows.shape[1], rows.dtype, rtol, maxiter)
     product = jax.vmap(apply.frozen())
     state = jax.lax.stop_gradient(_iterate(product, precondition, rows, sign, *stop))
-    return _solution(apply, start, state)
+    return _solution(apply, start, state, stop[0])
 
 
 def subspace_iteration(
@@ -109,7 +108,7 @@ def subspace_iteration(
     state = jax.lax.while_loop(lambda s: _unfinished(s, k, most + 1), step, first)
     state = state._replace(num_steps=state.num_steps - 1)  # the first only orthonormalizes
     state = jax.lax.stop_gradient(jax.tree.map(lambda leaf: leaf[:k] if leaf.ndim else leaf, state))
-    return _solution(apply, start, state)
+    return _solution(apply, start, state, rtol)
 
 
 class _State(NamedTuple):
@@ -147,10 +146,11 @@ def _block(A: LinearMap, X0: PyTree) -> tuple[Flat, Start, Array]:
     return flat_map("A", A, column), start_vector("X0", column), rows
 
 
-def _solution(apply: Flat, start: Start, state: _State) -> Solution:
+def _solution(apply: Flat, start: Start, state: _State, rtol: Any) -> Solution:
+    true = restart.is_found(state.errors, state.values, state.size, rtol, restart.MANY)
+    counts = state.num_steps, state.num_matvecs
+    info = restart.info(*counts, state.found, state.errors, true)
     values, rows = differentiable(apply, state.values, state.X)
-    status = restart.final_status(jnp.all(state.found), state.finite)
-    info = Info(status, state.num_steps, state.num_matvecs, jnp.max(state.errors))
     return Solution(Ritz(values, start.columns(rows), state.errors), info)
 
 

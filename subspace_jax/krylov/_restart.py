@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax.krylov._operands import Options, Tolerance, check_count, check_limits
-from subspace_jax.krylov._solution import Status
+from subspace_jax.krylov._solution import Info, Status
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array
+
+MANY = 1000
+"""Roundings that may add up in a pair's true residual, over many restarts."""
 
 
 class Plan(NamedTuple):
@@ -74,13 +77,21 @@ def compressed(V: Array, Y: Array, kept: Any, most: int) -> Array:
     return jnp.zeros_like(V).at[:most].set(matmul(Y.conj().T, V[: len(Y)]))
 
 
-def is_found(errors: Array, values: Array, size: Any, rtol: Any) -> Array:
-    """Whether errors are below the tolerance, or rounding beside the ``size`` of A."""
-    floor = 10 * jnp.finfo(values.dtype).eps * size
+def is_found(errors: Array, values: Array, size: Any, rtol: Any, roundings: float = 10) -> Array:
+    """Whether errors are below the tolerance, or ``roundings`` beside the ``size`` of A."""
+    floor = roundings * jnp.finfo(values.dtype).eps * size
     return errors <= jnp.maximum(rtol * jnp.abs(values), floor)
 
 
-def final_status(found: Any, finite: Any) -> Array:
-    """Found, not finite, or out of steps."""
-    status = jnp.where(found, int(Status.CONVERGED), int(Status.MAX_STEPS))
-    return jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
+def info(
+    num_steps: Any,
+    num_matvecs: Any,
+    found: Array,
+    errors: Array,
+    true: Array,
+) -> Info:
+    """How it ended: which pairs the method has ``found``, and which the ``true`` residuals."""
+    status = jnp.where(jnp.all(true), int(Status.CONVERGED), int(Status.ATTAINABLE_ACCURACY))
+    status = jnp.where(jnp.all(found), status, int(Status.MAX_STEPS))
+    status = jnp.where(jnp.all(jnp.isfinite(errors)), status, int(Status.NONFINITE))
+    return Info(status.astype(jnp.int32), num_steps, num_matvecs, jnp.max(errors))

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from subspace_jax import tree
 from subspace_jax.krylov import _restart as restart
 from subspace_jax.krylov._basis import Flat, orthogonalize, rectangular, refill, unit
-from subspace_jax.krylov._eigenpairs import differentiable
+from subspace_jax.krylov._eigenpairs import differentiable, true_errors
 from subspace_jax.krylov._operands import Tolerance
-from subspace_jax.krylov._solution import Info, Solution
+from subspace_jax.krylov._solution import Solution
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, LinearMap, PyTree
 
@@ -25,7 +25,7 @@ class SingularTriplets(NamedTuple):
     V: PyTree
     """As U, in the domain of A; (n, k) for arrays."""
     residual_norms: Array
-    """(k,), at least the larger of ||A v - s u|| and ||A^H u - s v||."""
+    """(k,), sqrt(||A v - s u||^2 + ||A^H u - s v||^2), computed anew."""
 
 
 def svds(
@@ -65,17 +65,18 @@ def svds(
     plan = restart.plan(min(start.x.size, image.x.size), start.x.dtype, k, num_basis, rtol, maxiter)
     maps = apply.frozen(), adjoint.frozen()
     state = jax.lax.stop_gradient(_iterate(*maps, start.x, image.x, plan))
-    svd, m = state.svd, plan.num_basis
-    U, V = matmul(svd.X[:, :k].T, state.U), matmul(svd.Y[:, :k].T, state.V[:m])
-    pairs = jnp.concatenate([U, V], axis=1) / jnp.sqrt(jnp.asarray(2, svd.values.dtype))
-    values, pairs = differentiable(_dilated(apply, adjoint, image.x), svd.values[:k], pairs)
-    U, V = jnp.split(pairs * jnp.sqrt(jnp.asarray(2, values.dtype)), [image.x.size], axis=1)
-    # Each relation holds to a rounding of |A| a vector.
-    rounding = m * jnp.finfo(values.dtype).eps * svd.values[0]
-    bounds = jax.lax.stop_gradient(svd.errors[:k] + rounding)
-    status = restart.final_status(jnp.all(svd.found), svd.finite)
-    info = Info(status, state.num_restarts, state.num_matvecs, jnp.max(bounds))
-    return Solution(SingularTriplets(image.columns(U), values, start.columns(V), bounds), info)
+    svd, half = state.svd, jnp.sqrt(jnp.asarray(0.5, state.svd.values.dtype))
+    U, V = matmul(svd.X[:, :k].T, state.U), matmul(svd.Y[:, :k].T, state.V[:-1])
+    values, pairs = svd.values[:k], half * jnp.concatenate([U, V], axis=1)
+    dilated = _dilated(apply, adjoint, image.x)
+    errors = true_errors(dilated.frozen(), values, pairs) / half
+    true = restart.is_found(errors, values, values[0], plan.rtol, restart.MANY)
+    counts = state.num_restarts, state.num_matvecs + 2 * k
+    info = jax.lax.stop_gradient(restart.info(*counts, svd.found, errors, true))
+    values, pairs = differentiable(dilated, values, pairs)
+    U, V = jnp.split(pairs / half, [image.x.size], axis=1)
+    errors = jax.lax.stop_gradient(errors)
+    return Solution(SingularTriplets(image.columns(U), values, start.columns(V), errors), info)
 
 
 class _Small(NamedTuple):
@@ -86,7 +87,6 @@ class _Small(NamedTuple):
     Y: Array
     coupling: Array
     """(m,), of A^H u with the last vector of V."""
-    errors: Array
     found: Array
     finite: Array
     num_kept: Array
@@ -135,7 +135,7 @@ def _iterate(apply: Flat, adjoint: Flat, v: Array, u: Array, plan: restart.Plan)
 
     zero = jnp.zeros(m, v.real.dtype)
     nothing = jnp.zeros((m, m), zero.dtype)
-    none = _Small(nothing, zero, nothing, zero, zero, zero[:k] > 0, jnp.array(True), jnp.int32(0))
+    none = _Small(nothing, zero, nothing, zero, zero[:k] > 0, jnp.array(True), jnp.int32(0))
     U = jnp.zeros((m, u.size), u.dtype)
     V = jnp.zeros((m + 1, v.size), v.dtype).at[m].set(unit(v))
     return jax.lax.while_loop(unfinished, cycle, _State(U, V, none, jnp.int32(-1), jnp.int32(0)))
@@ -166,7 +166,6 @@ def _decomposed(B: Array, plan: restart.Plan) -> _Small:
     X, values, Yt = jnp.linalg.svd(jnp.where(finite, B[:, :m], 0))
     values = jnp.where(finite, values, jnp.nan)
     coupling = B[m - 1, m] * X[-1]
-    errors = jnp.abs(coupling)
-    found = restart.is_found(errors[:k], values[:k], values[0], plan.rtol)
+    found = restart.is_found(jnp.abs(coupling[:k]), values[:k], values[0], plan.rtol)
     kept = restart.num_kept(jnp.sum(found), k, m)
-    return _Small(X, values, Yt.T, coupling, errors, found, finite, kept)
+    return _Small(X, values, Yt.T, coupling, found, finite, kept)

@@ -1,6 +1,7 @@
 """What a subspace is: orthonormal bases, low-rank ranges, orthogonal transforms."""
 
 from subspace_jax.linalg import operators
+from subspace_jax.linalg._spectral import spectral_projector
 from subspace_jax.linalg.basis import (
     chordal_distance,
     complement,
@@ -13,7 +14,6 @@ from subspace_jax.linalg.basis import (
 )
 from subspace_jax.linalg.hadamard import block_hadamard_transform, hadamard_transform
 from subspace_jax.linalg.lowrank import nystrom, randomized_svd, range_finder
-from subspace_jax.linalg._spectral import spectral_projector
 
 __all__ = [
     "block_hadamard_transform",
