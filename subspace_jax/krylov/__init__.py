@@ -6,6 +6,10 @@ sides), `flexible_cg` (directions from anywhere), `refine` (float64 around float
 callable on any pytree or anything with ``@``; `subspace_jax.linalg.operators` builds some. All
 return ``Solution(value, info)``, stop on the true residual, work under jit, vmap and sharding, and
 have implicit derivatives.
+
+Spectra: `eigsh`, `lobpcg` and `subspace_iteration` (Hermitian), `svds` (rectangular), as solvers
+with implicit derivatives; `lanczos`, `arnoldi` and `golub_kahan` factorize; `funm_hermitian` and
+`funm` are f(A) b, `trace_funm`, `logdet` and `spectral_density` random estimates.
 """
 
 from subspace_jax.krylov import precondition
@@ -14,28 +18,59 @@ from subspace_jax.krylov._bicgstab import bicgstab
 from subspace_jax.krylov._block import block_cg
 from subspace_jax.krylov._cg import cg
 from subspace_jax.krylov._cgls import cgls
+from subspace_jax.krylov._eigenpairs import Ritz
+from subspace_jax.krylov._eigsh import eigsh
+from subspace_jax.krylov._funm import funm, funm_hermitian
 from subspace_jax.krylov._gmres import fgmres, gmres
+from subspace_jax.krylov._lanczos import (
+    Bidiagonalization,
+    Factorization,
+    arnoldi,
+    golub_kahan,
+    lanczos,
+)
+from subspace_jax.krylov._lobpcg import lobpcg, subspace_iteration
 from subspace_jax.krylov._lsmr import lsmr
 from subspace_jax.krylov._minres import minres
 from subspace_jax.krylov._refine import refine
 from subspace_jax.krylov._solution import Info, Solution, Status, raise_if_failed
+from subspace_jax.krylov._svds import SingularTriplets, svds
+from subspace_jax.krylov._trace import Density, Estimate, logdet, spectral_density, trace_funm
 from subspace_jax.krylov.flexible import flexible_cg
 
 __all__ = [
+    "Bidiagonalization",
+    "Density",
+    "Estimate",
+    "Factorization",
     "Info",
+    "Ritz",
+    "SingularTriplets",
     "Solution",
     "Status",
+    "arnoldi",
     "batched",
     "bicgstab",
     "block_cg",
     "cg",
     "cgls",
+    "eigsh",
     "fgmres",
     "flexible_cg",
+    "funm",
+    "funm_hermitian",
     "gmres",
+    "golub_kahan",
+    "lanczos",
+    "lobpcg",
+    "logdet",
     "lsmr",
     "minres",
     "precondition",
     "raise_if_failed",
     "refine",
+    "spectral_density",
+    "subspace_iteration",
+    "svds",
+    "trace_funm",
 ]

@@ -143,7 +143,18 @@ def check_limits(options: Options, dimension: int) -> Limits:
         if options.rtol is None:
             raise ValueError("rtol=None means exactly maxiter steps: name maxiter")
         maxiter = min(10 * dimension, 10_000)
-    for name, value, least in (("maxiter", maxiter, 0), ("check_every", options.check_every, 1)):
-        if value != int(value) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value}")
-    return Limits(int(maxiter), options.history, int(options.check_every))
+    maxiter = check_count("maxiter", maxiter, 0)
+    return Limits(maxiter, options.history, check_count("check_every", options.check_every, 1))
+
+
+def check_count(name: str, value: int, least: int, most: int | None = None) -> int:
+    """The value as an int.
+
+    Raises:
+        ValueError: it is no integer, or below ``least``, or above ``most``.
+    """
+    if value != int(value) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most} here, got {value}")
+    return int(value)

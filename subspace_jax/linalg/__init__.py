@@ -1,6 +1,7 @@
 """What a subspace is: orthonormal bases, low-rank ranges, orthogonal transforms."""
 
 from subspace_jax.linalg import operators
+from subspace_jax.linalg._spectral import spectral_projector
 from subspace_jax.linalg.basis import (
     chordal_distance,
     complement,
@@ -29,4 +30,5 @@ __all__ = [
     "project_out",
     "randomized_svd",
     "range_finder",
+    "spectral_projector",
 ]
