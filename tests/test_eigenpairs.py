@@ -59,26 +59,29 @@ QUICK = ("ring", "multiple", "magnetic graph")
     [pytest.param(*case, marks=[] if case[0] in QUICK else pytest.mark.slow) for case in CASES],
 )
 def test_the_pairs_of_arpack_for_no_more_matvecs_than_1_2_times_its_own(name, which):
+    """Counted over three starts, as both can be a restart more or less lucky."""
     A = MATRICES[name]()
-    v0 = start(A)
-    ritz, info = jax.jit(lambda A, v: krylov.eigsh(A, v, k=6, which=which, num_basis=20))(A, v0)
-    values, count = arpack(A, np.asarray(v0), which, k=6, ncv=20, tol=1e-10)
-    assert Status(int(info.status)) == Status.CONVERGED
-    spectrum = np.linalg.eigvalsh(A)
-    size = np.abs(spectrum).max()
-    # Every pair is one: within its residual norm there is an eigenvalue, and it is small.
-    np.testing.assert_array_less(residuals(A, ritz), ritz.residual_norms + rounding(A))
-    apart = np.abs(np.asarray(ritz.values)[:, None] - spectrum).min(axis=1)
-    np.testing.assert_array_less(apart, np.asarray(ritz.residual_norms) + rounding(A))
-    tolerance = np.maximum(1e-10 * np.abs(ritz.values), rounding(A))
-    np.testing.assert_array_less(ritz.residual_norms, tolerance)
-    if simple(spectrum, which, k=6):
-        exact = wanted(spectrum, which, 6)
-        np.testing.assert_allclose(np.sort(ritz.values), exact, rtol=1e-10, atol=1e-14 * size)
-    if np.allclose(np.sort(ritz.values), values, rtol=1e-8, atol=1e-12 * size):
-        assert int(info.num_matvecs) <= 1.2 * count
-    else:  # one of the two has missed a copy of a multiple eigenvalue
-        assert not simple(spectrum, which, k=6)
+    spectrum, ours, theirs = np.linalg.eigvalsh(A), 0, 0
+    size, exact = np.abs(spectrum).max(), wanted(spectrum, which, 6)
+    solve = jax.jit(lambda A, v: krylov.eigsh(A, v, k=6, which=which, num_basis=20))
+    for seed in range(3):
+        v0 = start(A, seed=seed)
+        ritz, info = solve(A, v0)
+        values, count = arpack(A, np.asarray(v0), which, k=6, ncv=20, tol=1e-10)
+        assert Status(int(info.status)) == Status.CONVERGED
+        # Every pair is one: within its residual norm there is an eigenvalue, and it is small.
+        np.testing.assert_array_less(residuals(A, ritz), ritz.residual_norms + rounding(A))
+        apart = np.abs(np.asarray(ritz.values)[:, None] - spectrum).min(axis=1)
+        np.testing.assert_array_less(apart, np.asarray(ritz.residual_norms) + rounding(A))
+        tolerance = np.maximum(1e-10 * np.abs(ritz.values), rounding(A))
+        np.testing.assert_array_less(ritz.residual_norms, tolerance)
+        if simple(spectrum, which, k=6):
+            np.testing.assert_allclose(np.sort(ritz.values), exact, rtol=1e-10, atol=1e-14 * size)
+        if np.allclose(values, exact, rtol=1e-8, atol=1e-12 * size):
+            ours, theirs = ours + int(info.num_matvecs), theirs + count
+        else:  # ARPACK has missed a copy of a multiple eigenvalue
+            assert not simple(spectrum, which, k=6)
+    assert ours <= 1.2 * theirs
 
 
 def wanted(spectrum, which, k):
