@@ -43,11 +43,13 @@ def test_a_function_of_a_hermitian_operator(name, dtype):
     np.testing.assert_allclose(ours, expected, atol=1e-8 * np.linalg.norm(expected))
 
 
-@pytest.mark.parametrize("num_steps", [30, 300])
+@pytest.mark.parametrize("num_steps", [30, 120])
 def test_the_exponential_of_a_laplacian_to_eight_digits(num_steps):
     A = with_values(np.linspace(0, 8, 300))
     b = random(300)
-    ours = jax.jit(lambda A, b: krylov.funm_hermitian(lambda x: jnp.exp(-x), A, b, num_steps=30))
+    ours = jax.jit(
+        lambda A, b: krylov.funm_hermitian(lambda x: jnp.exp(-x), A, b, num_steps=num_steps)
+    )
     expected = scipy.linalg.expm(-A) @ b
     error = np.linalg.norm(ours(A, b) - expected) / np.linalg.norm(expected)
     assert error < 1e-8
