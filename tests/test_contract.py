@@ -15,6 +15,7 @@ from subspace_jax.krylov import precondition
 from subspace_jax.linalg import operators
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
 from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
+from tests.rows_spectral import SPECTRAL_ROWS
 
 SCHEMES = ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")
 
@@ -93,6 +94,7 @@ TABLE = {
     "optim.subspace": Row(subspace_update, lambda r, d: (params(r, d),)),
     **OPERATOR_ROWS,
     **SOLVER_ROWS,
+    **SPECTRAL_ROWS,
 }
 CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 

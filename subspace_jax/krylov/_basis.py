@@ -25,6 +25,9 @@ from subspace_jax.typing import Array, LinearMap, PyTree
 RETRY = 0.5
 """A pass of Gram-Schmidt that leaves less than this of a vector is done again."""
 
+ROUNDINGS = 30
+"""What is left of a product is nothing below so many of them: its own sums have that error."""
+
 
 class Flat(NamedTuple):
     """A linear map on flat vectors, apart from the arrays that it depends on."""
@@ -130,7 +133,7 @@ def orthogonalize(
         return h + more, w, tree.norm(w)
 
     h, w, norm = jax.lax.cond(first < RETRY * before, again, lambda h, w: (h, w, first), h, w)
-    dead = (norm < RETRY * first) | (norm <= jnp.finfo(norm.dtype).eps * size)
+    dead = (norm < RETRY * first) | (norm <= ROUNDINGS * jnp.finfo(norm.dtype).eps * size)
     norm = jnp.where(dead, 0, norm)
     return h, jnp.where(dead, 0, w / jnp.where(dead, 1, norm)), norm, dead
 

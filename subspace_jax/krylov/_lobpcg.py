@@ -189,8 +189,12 @@ def _rayleigh_ritz(X: Array, AX: Array) -> tuple[Array, Array, Array]:
 class _Search(NamedTuple):
     state: _State
     P: Array
-    """(k, n) the last directions, orthonormal to X, or zero rows."""
+    """(k, n) the last directions, orthonormal and orthogonal to X, or zero rows."""
     AP: Array
+    G: Array
+    """(2 k, 2 k) of A in the rows X, P."""
+    live: Array
+    """(2 k,) which of the rows are not zero."""
 
 
 def _iterate(
@@ -204,56 +208,76 @@ def _iterate(
     k = len(rows)
 
     def step(search):
-        state, P, AP = search
+        state, P, AP, G, live = search
         X, AX = state.X, state.AX
         R = AX - state.values[:, None] * X
         W = R if precondition is None else precondition(R)
-        W = _new_directions(jnp.concatenate([X, P]), W)
-        S, AS = jnp.concatenate([X, P, W]), jnp.concatenate([AX, AP, product(W)])
-        values, C, size = _best_combination(_gram(S, S), _gram(S, AS), k, sign)
+        W, fresh = _new_directions(jnp.concatenate([X, P]), W)
+        AW = product(W)
+        S, AS = jnp.concatenate([X, P, W]), jnp.concatenate([AX, AP, AW])
+        live = jnp.concatenate([live, fresh])
+        G = _bordered(G, _gram(S, AW))
+        values, C, live, size = _best_combination(G, live, k, sign)
         (X, P), (AX, AP) = (jnp.split(matmul(C.T, rows), 2) for rows in (S, AS))
-        return _Search(_judged(state, X, AX, values, size, rtol), P, AP)
+        state = _judged(state, X, AX, values, size, rtol)
+        return _Search(state, P, AP, matmul(C.conj().T, matmul(G, C)), live)
 
     X = _orthonormal(rows)
     values, X, AX = _rayleigh_ritz(X, product(X))
     first = _judged(_State.begin(X, AX), X, AX, values, jnp.abs(values[0]), rtol)
-    zero = jnp.zeros_like(X)
-    search = _Search(first._replace(num_steps=jnp.int32(0)), zero, zero)
+    zero, live = jnp.zeros_like(X), jnp.arange(2 * k) < k
+    G = jnp.diag(jnp.where(live, jnp.tile(values, 2), 0)).astype(X.dtype)
+    search = _Search(first._replace(num_steps=jnp.int32(0)), zero, zero, G, live)
     search = jax.lax.while_loop(lambda s: _unfinished(s.state, k, maxiter), step, search)
-    X, state = search.state.X, search.state
-    return _judged(state, X, product(X), state.values, state.size, rtol)._replace(
-        num_steps=state.num_steps, found=state.found
-    )  # the true residual: AX was combined, not multiplied
+    return _finished(search.state, product, sign, rtol)
 
 
-def _new_directions(basis: Array, W: Array) -> Array:
-    """Orthonormal rows, or zero ones, of the span of W apart from that of the basis."""
+def _finished(state: _State, product: Callable[[Array], Array], sign: float, rtol: Any) -> _State:
+    """The true pairs: in the loop X and A X were combined, which rounds a little each step."""
+    X = _orthonormal(state.X)
+    values, X, AX = _rayleigh_ritz(X, product(X))
+    order = jnp.argsort(-sign * values)
+    done = _judged(state, X[order], AX[order], values[order], state.size, rtol)
+    return done._replace(num_steps=state.num_steps, found=state.found)
+
+
+def _new_directions(basis: Array, W: Array) -> tuple[Array, Array]:
+    """Orthonormal rows of the span of W apart from that of the basis, and which are not zero."""
+    live = jnp.ones(len(W), bool)
     for _ in range(2):
         W = W - matmul(_gram(basis, W).T, basis)
-        size = jnp.linalg.norm(W, axis=1, keepdims=True)
-        W = W / jnp.where(size > 0, size, 1)
-        values, U = jnp.linalg.eigh(_gram(W, W))
+        size = jnp.linalg.norm(W, axis=1)
+        scale = 1 / jnp.where(size > 0, size, 1)
+        values, U = jnp.linalg.eigh(scale[:, None] * _gram(W, W) * scale)
         live = values > 10 * len(W) * jnp.finfo(values.dtype).eps
         weights = jnp.where(live, 1 / jnp.sqrt(jnp.where(live, values, 1)), 0)
-        W = matmul((U * weights).T, W)
-    return W
+        W = matmul((scale[:, None] * U * weights).T, W)
+    return W, live
 
 
-def _best_combination(B: Array, G: Array, k: int, sign: float) -> tuple[Array, Array, Array]:
-    """The k best values of G in the metric B, coordinates (3 k, 2 k) of their X and P; G's size.
+def _bordered(G: Array, last: Array) -> Array:
+    """The Hermitian matrix (3 k, 3 k) of its first block and its last columns (3 k, k)."""
+    upper, corner = last[: len(G)], last[len(G) :]
+    corner = (corner + corner.conj().T) / 2
+    return jnp.block([[G, upper], [upper.conj().T, corner]])
 
-    P spans what X has gained from the two last blocks, orthogonal to X.
+
+def _best_combination(
+    G: Array, live: Array, k: int, sign: float
+) -> tuple[Array, Array, Array, Array]:
+    """The k best values of G among live rows, and coordinates (3 k, 2 k) of their X and P.
+
+    P spans what X has gained from the two last blocks, orthogonal to X. Then which of the X and P
+    are not zero, and the largest absolute value of G.
     """
-    metric, U = jnp.linalg.eigh(B)
-    live = metric > 0.01  # the rows are orthonormal, up to rounding, or zero
-    root = jnp.sqrt(jnp.where(live, metric, 1))
-    T = jnp.where(live, U / root, 0)
-    H = matmul(T.conj().T, matmul(sign * (G + G.conj().T) / 2, T))
+    H = sign * jnp.where(live[:, None] & live[None, :], (G + G.conj().T) / 2, 0)
     beyond = 2 * jnp.linalg.norm(H) + 1
     values, Y = jnp.linalg.eigh(H - jnp.diag(jnp.where(live, 0, beyond).astype(H.dtype)))
     size = jnp.max(jnp.where(values > -beyond / 1.5, jnp.abs(values), 0))
-    values, Y = values[::-1][:k], Y[:, ::-1][:, :k]
-    C = matmul(T, Y)
-    gain = matmul((jnp.where(live, root, 0) * U).conj().T, C.at[:k].set(0))
-    Z = jnp.linalg.qr(jnp.concatenate([Y, gain], axis=1))[0][:, k:]
-    return sign * values, jnp.concatenate([C, matmul(T, Z)], axis=1), size
+    C = Y[:, ::-1][:, :k]
+    Z = jnp.linalg.qr(jnp.concatenate([C, C.at[:k].set(0)], axis=1))[0][:, k:]
+    # Where nothing was gained Z is any completion, which may lean on rows that are zero.
+    whole = jnp.sum(jnp.abs(jnp.where(live[:, None], Z, 0)) ** 2, axis=0) > 0.99
+    Z = jnp.where(live[:, None] & whole, Z, 0)
+    live = jnp.concatenate([jnp.ones(k, bool), whole])
+    return sign * values[::-1][:k], jnp.concatenate([C, Z], axis=1), live, size

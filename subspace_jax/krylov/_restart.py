@@ -10,7 +10,7 @@ from subspace_jax.krylov._solution import Info, Status
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array
 
-MANY = 1000
+MANY = 1000.0
 """Roundings that may add up in a pair's true residual, over many restarts."""
 
 
@@ -77,7 +77,7 @@ def compressed(V: Array, Y: Array, kept: Any, most: int) -> Array:
     return jnp.zeros_like(V).at[:most].set(matmul(Y.conj().T, V[: len(Y)]))
 
 
-def is_found(errors: Array, values: Array, size: Any, rtol: Any, roundings: float = 10) -> Array:
+def is_found(errors: Array, values: Array, size: Any, rtol: Any, roundings: float = 10.0) -> Array:
     """Whether errors are below the tolerance, or ``roundings`` beside the ``size`` of A."""
     floor = roundings * jnp.finfo(values.dtype).eps * size
     return errors <= jnp.maximum(rtol * jnp.abs(values), floor)
