@@ -20,6 +20,8 @@ class Implicit(NamedTuple):
     """
 
     run: Callable[..., Solution]
+    """Its info may be anything with a ``status``."""
+    run_adjoint: Callable[..., Solution]
     apply: Callable[[PyTree], PyTree]
     precondition: Callable[[PyTree], PyTree] | None
     b: PyTree
@@ -88,7 +90,7 @@ class Implicit(NamedTuple):
     def _backward(self, adjoint: Callable, rhs: PyTree) -> tuple[PyTree, Info]:
         rtol = self.options.adjoint_rtol
         rtol = self.options.rtol if rtol is None else rtol
-        x, info = self.run(
+        x, info = self.run_adjoint(
             adjoint, self._adjoint_preconditioner(), merge(rhs, self.b), None, rtol, 0.0
         )
         return parts(surface(x, (info,), False, self.options.maxiter)), info
