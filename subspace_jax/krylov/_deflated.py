@@ -92,6 +92,9 @@ def deflated(system: System, m: int, k: int, space: RecycleSpace) -> Method:
         R, regular = _regular(R)
         y = solve_triangular(R, matmul(Q.conj().T, s.g))
         y = jnp.where(used & regular, y, 0)
+        # A singular A: no step whose rounding alone would exceed the residual.
+        rounding = jnp.finfo(s.error.dtype).eps * jnp.max(jnp.abs(R)) * jnp.linalg.norm(y)
+        y = jnp.where(rounding < jnp.linalg.norm(s.g), y, 0)
         dx = precondition(_combine_both(y, s, recycled))
         return jax.tree.map(jnp.add, s.x, dx), _harvest(system, s, Q, R, recycled, used)
 
@@ -182,7 +185,7 @@ def _dominant(T: Array, k: int) -> Array:
 def _regular(R: Array) -> tuple[Array, Array]:
     """R with ones where its diagonal is zero to rounding, and the columns where it is not."""
     diagonal = jnp.abs(jnp.diagonal(R))
-    regular = diagonal > jnp.finfo(diagonal.dtype).eps * jnp.max(diagonal)
+    regular = diagonal > len(R) * jnp.finfo(diagonal.dtype).eps * jnp.max(diagonal)
     return jnp.where(jnp.eye(len(R), dtype=bool) & ~regular, 1, R), regular
 
 

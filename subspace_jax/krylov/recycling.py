@@ -86,9 +86,9 @@ def gcrodr(
 
     Returns:
         ``((value, info), space)``; ``info.drift`` is the mean sine of the angles between the
-        images A U of the space that came and of the one that goes, 1 for the first. Derivatives as
-        in `gmres`; the solves for them begin with ``recycle`` too. The space has none. Where a
-        solve breaks down to NaN the space that came is handed on.
+        space that came and the one that goes, 1 for the first. Derivatives as in `gmres`; the
+        solves for them begin with ``recycle`` too. The space has none. Where a solve breaks down
+        to NaN the space that came is handed on.
 
     Raises:
         ValueError: as in `cg`, ``num_recycled`` or ``restart`` out of bounds, ``recycle`` of other
@@ -165,7 +165,6 @@ def recycled_cg(
         lambda system, space: _deflated_cg(system, space, num_directions),
         lambda system, space: _conjugate_pair(system, *space),
         _harvest_cg,
-        lambda system, U, C: _orthonormal(system, U),
     )
     return _solve(recycling, A, b, x0, options, k, recycle, same_operator, hermitian=True)
 
@@ -181,7 +180,6 @@ def solve_deflated(
         lambda system, space: deflated(system, m, k, space),
         _orthonormal_image,
         lambda system, space, memory: memory,
-        lambda system, U, C: C,
     )
     return _solve(recycling, A, b, x0, options, k, recycle, same_operator, hermitian=False)
 
@@ -194,8 +192,6 @@ class _Recycling(NamedTuple):
     """A space of another system -> the pair for this one."""
     harvest: Callable[[System, RecycleSpace, Any], RecycleSpace]
     """(system, the pair it began with, what the loop leaves) -> the pair to hand on."""
-    basis: Callable[[System, PyTree, PyTree], PyTree]
-    """(system, U, C) -> the orthonormal rows whose turning is the drift."""
 
 
 class _Kept(NamedTuple):
@@ -216,13 +212,14 @@ def _solve(recycling, A, b, x0, options, k, recycle, same_operator, *, hermitian
     zeros = jax.tree.map(lambda leaf: jnp.zeros((k, *leaf.shape), leaf.dtype), b)
     space = RecycleSpace(zeros, zeros) if recycle is None else _checked(recycle, zeros)
 
-    def run(method, apply, precondition, b, x0, rtol, atol, limits, inner_product, known) -> Any:
+    def run(_, apply, precondition, b, x0, rtol, atol, limits, inner_product, known):
         system, scale = scaled_system(apply, precondition, b, x0, rtol, atol, inner_product)
-        (x, info), after = _cycle(method, system, limits, space, recycle is None or known)
-        return times(scale, x), _Kept(rescale(info, scale), after)
+        (x, info), after = _cycle(recycling, system, limits, space, recycle is None or known)
+        kept: Any = _Kept(rescale(info, scale), after)
+        return Solution(times(scale, x), kept)
 
     solution: Any = solve(
-        recycling, A, b, x0, options, hermitian=hermitian,
+        recycling.method, A, b, x0, options, hermitian=hermitian,
         run=lambda *operands: run(*operands, known=same_operator),
         run_adjoint=lambda *operands: run(*operands, known=False),
     )  # fmt: skip
@@ -245,10 +242,8 @@ def _cycle(
         jnp.logical_and, jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), after)
     )
     after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
-    bases = (recycling.basis(system, *pair) for pair in (before, after))
-    info = info._replace(
-        num_matvecs=info.num_matvecs + num.astype(jnp.int32), drift=mean_sine(system.inner, *bases)
-    )
+    drift = mean_sine(system.inner, before.U, after.U)
+    info = info._replace(num_matvecs=info.num_matvecs + num.astype(jnp.int32), drift=drift)
     return Solution(x, info), after
 
 
@@ -265,10 +260,6 @@ def _conjugate_pair(system: System, U: PyTree, C: PyTree) -> RecycleSpace:
     C = jax.vmap(system.apply)(U)
     S = whitening(_hermitian(gram(system.inner, U, C))).T
     return RecycleSpace(combine(S, U), combine(S, C))
-
-
-def _orthonormal(system: System, U: PyTree) -> PyTree:
-    return combine(whitening(gram(system.inner, U, U)).T, U)
 
 
 class _Directions(NamedTuple):
@@ -306,7 +297,7 @@ def _deflated_cg(system: System, space: RecycleSpace, num_directions: int) -> Me
     def begin(x, r):
         overlaps = jax.vmap(system.inner, (0, None))(W, r)
         return plain.begin(
-            tree.axpy(1, combine(overlaps, W), x), tree.axpy(-1, combine(overlaps, AW), r)
+            tree.axpy(1.0, combine(overlaps, W), x), tree.axpy(-1.0, combine(overlaps, AW), r)
         )
 
     return plain._replace(begin=begin)
