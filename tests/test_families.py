@@ -1,5 +1,7 @@
 """The sequences of systems: operators and matrices, fields and their spectrum."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +11,26 @@ from experiments import families
 from tests import darcy
 
 
-@pytest.mark.parametrize("family", [families.CONSERVATIVE, families.RELEASED])
-def test_the_operator_and_the_matrix_are_the_same_map(family):
+@pytest.mark.parametrize("name", families.SEQUENCES)
+def test_the_operators_and_the_matrices_are_the_same_maps(name):
+    systems = families.SEQUENCES[name](3, 7)
+    assert len(systems.bs) == len(systems.features) == 3
     with jax.enable_x64(True):
-        w = families.full_coefficients(1, 9, seed=3)[0]
-        columns = jax.vmap(lambda v: family.apply(jnp.asarray(w), v))(jnp.eye(49))
-        np.testing.assert_allclose(columns.T, family.assemble(w).toarray(), atol=1e-14)
+        for i in range(3):
+            params = jax.tree.map(lambda leaf, i=i: leaf[i], systems.params)
+            apply = systems.family.apply
+            columns = jax.vmap(partial(apply, jax.tree.map(jnp.asarray, params)))(jnp.eye(49))
+            matrix = systems.family.assemble(params)
+            np.testing.assert_allclose(columns.T, matrix.toarray(), atol=1e-13)
+            asymmetry = abs(matrix - matrix.T).max()
+            assert (asymmetry > 1e-3) == (systems.family.kind == "general")
+
+
+def test_the_helmholtz_systems_are_indefinite():
+    systems = families.SEQUENCES["Helmholtz, indefinite"](4, 20)
+    for w, k in zip(*systems.params, strict=True):
+        values = np.linalg.eigvalsh(families.helmholtz_matrix((w, k)).toarray())
+        assert 3 <= np.sum(values < 0) <= 60
 
 
 def test_only_the_conservative_matrix_is_symmetric_and_definite():

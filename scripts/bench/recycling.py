@@ -180,7 +180,7 @@ def summary(measured: dict[str, list[Measured]]) -> str:
     return (
         f"solvax's harmonic recycling takes {min(ratios):.1f} to {max(ratios):.1f} times the time "
         f"and {min(matvecs):.2f} to {max(matvecs):.2f} times the matvecs of gcrodr at equal size "
-        f"of the basis; {chains} have {apart / together:.2f} times the throughput of as many in turn"
+        f"of the basis; {chains} have {apart / together:.2f} times the throughput of those in turn"
     )
 
 
