@@ -8,8 +8,9 @@ import numpy as np
 
 from subspace_jax import krylov
 
-DEFINITE = ("cg", "block_cg", "flexible_cg")
-GENERAL = ("gmres", "fgmres", "bicgstab")
+DEFINITE = ("cg", "block_cg", "flexible_cg", "recycled_cg")
+GENERAL = ("gmres", "fgmres", "bicgstab", "gcrodr")
+RECYCLING = ("gcrodr", "recycled_cg")
 LEAST_SQUARES = ("lsmr", "cgls")
 SQUARE = (*DEFINITE, "minres", *GENERAL)
 ALL = (*SQUARE, *LEAST_SQUARES)
@@ -60,7 +61,8 @@ def call(name, A, b, x0=None, **options):
     """The solver of this name; the flexible one along residuals."""
     if name == "flexible_cg":
         options = {"direction": options.pop("preconditioner", lambda r: r), **options}
-    return getattr(krylov, name)(A, b, x0, **options)
+    solution = getattr(krylov, name)(A, b, x0, **options)
+    return solution[0] if name in RECYCLING else solution
 
 
 def relative_residual(A, b, x):

@@ -1,6 +1,7 @@
 """Rows of the contract's table: operators, solvers, preconditioners."""
 
 import dataclasses
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -76,6 +77,25 @@ def refined(B, b):
     return krylov.refine(lambda A, r: krylov.cg(A, r, rtol=1e-4), A, b).value
 
 
+def first(solver):
+    """The solution of a solver that returns a space as well."""
+    return lambda *operands, **options: solver(*operands, **options)[0]
+
+
+def in_order(features):
+    return features[krylov.sort_systems(features)]
+
+
+def two_systems(B, b):
+    def gram_of(B):
+        return B @ B.conj().T + jnp.eye(6, dtype=B.dtype)
+
+    solver = partial(
+        krylov.gcrodr, restart=6, num_recycled=2, rtol=30 * float(jnp.finfo(b.dtype).eps)
+    )
+    return krylov.solve_sequence(solver, gram_of, jnp.stack([B, 2 * B]), b)[0]
+
+
 def chunks(B, b):
     solve = krylov.batched(lambda B, b: krylov.cg(B @ B.T + jnp.eye(6), b, rtol=1e-12).value)
     return solve(jnp.stack([B, 2 * B]).astype(b.dtype), jnp.stack([b, b])).astype(b.dtype)
@@ -86,6 +106,10 @@ SOLVER_ROWS = {
     "krylov.minres": definite(krylov.minres),
     "krylov.gmres": definite(krylov.gmres, restart=6),
     "krylov.fgmres": definite(krylov.fgmres, restart=6),
+    "krylov.gcrodr": definite(first(krylov.gcrodr), restart=6, num_recycled=2),
+    "krylov.recycled_cg": definite(first(krylov.recycled_cg), num_recycled=2, num_directions=4),
+    "krylov.solve_sequence": Row(two_systems, arrays((6, 6), (6,)), TWO),
+    "krylov.sort_systems": Row(in_order, arrays((6, 2)), FIELD),
     "krylov.bicgstab": definite(krylov.bicgstab),
     "krylov.flexible_cg": definite(krylov.flexible_cg, direction=lambda r: r),
     "krylov.block_cg": Row(block, arrays((6, 6), (6, 2)), TWO),

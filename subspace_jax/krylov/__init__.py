@@ -2,7 +2,9 @@
 
 The method is a claim about A: `cg` (Hermitian positive definite), `minres` (Hermitian), `gmres`,
 `fgmres` and `bicgstab` (general), `lsmr` and `cgls` (rectangular), `block_cg` (several right-hand
-sides), `flexible_cg` (directions from anywhere), `refine` (float64 around float32). A is a
+sides), `flexible_cg` (directions from anywhere), `refine` (float64 around float32). `gcrodr`
+(general) and `recycled_cg` (Hermitian positive definite) hand a space on to the next system of a
+sequence; `solve_sequence` runs one, `sort_systems` finds its order. A is a
 callable on any pytree or anything with ``@``; `subspace_jax.linalg.operators` builds some. All
 return ``Solution(value, info)``, stop on the true residual, work under jit, vmap and sharding, and
 have implicit derivatives.
@@ -37,6 +39,8 @@ from subspace_jax.krylov._solution import Info, Solution, Status, raise_if_faile
 from subspace_jax.krylov._svds import SingularTriplets, svds
 from subspace_jax.krylov._trace import Density, Estimate, logdet, spectral_density, trace_funm
 from subspace_jax.krylov.flexible import flexible_cg
+from subspace_jax.krylov.recycling import RecycleSpace, gcrodr, recycled_cg
+from subspace_jax.krylov.sequences import solve_sequence, sort_systems
 
 __all__ = [
     "Bidiagonalization",
@@ -44,6 +48,7 @@ __all__ = [
     "Estimate",
     "Factorization",
     "Info",
+    "RecycleSpace",
     "Ritz",
     "SingularTriplets",
     "Solution",
@@ -59,6 +64,7 @@ __all__ = [
     "flexible_cg",
     "funm",
     "funm_hermitian",
+    "gcrodr",
     "gmres",
     "golub_kahan",
     "lanczos",
@@ -68,7 +74,10 @@ __all__ = [
     "minres",
     "precondition",
     "raise_if_failed",
+    "recycled_cg",
     "refine",
+    "solve_sequence",
+    "sort_systems",
     "spectral_density",
     "subspace_iteration",
     "svds",

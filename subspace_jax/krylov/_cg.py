@@ -1,5 +1,6 @@
 """Conjugate gradients."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +68,7 @@ def cg(
     options = Options(
         preconditioner, rtol, atol, maxiter, history, check_every, AT, adjoint_rtol, inner_product
     )
-    return solve(_method, A, b, x0, options, hermitian=True)
+    return solve(method, A, b, x0, options, hermitian=True)
 
 
 class _State(NamedTuple):
@@ -80,9 +81,15 @@ class _State(NamedTuple):
     """<r, z> of the step that made p."""
     error: Any
     status: Any
+    kept: Any = None
+    """What `recycled_cg` collects on the way."""
 
 
-def _method(system: System) -> Method:
+def method(
+    system: System, kept: Any = None, keep: Callable[..., Any] = lambda kept, *_: kept
+) -> Method:
+    """The recurrence; ``keep(kept, p, A p, curvature, on) -> kept`` sees every direction."""
+
     def precondition(r):
         if system.precondition is None:
             square = system.inner(r, r).real
@@ -93,7 +100,7 @@ def _method(system: System) -> Method:
     def begin(x, r, norm):
         z, rz = (r, norm**2) if system.precondition is None else precondition(r)[:2]
         zeros, never = jax.tree.map(jnp.zeros_like, r), jnp.zeros_like(rz)
-        return _State(x, r, _held(system, z), zeros, rz, never, norm, jnp.int32(RUNNING))
+        return _State(x, r, _held(system, z), zeros, rz, never, norm, jnp.int32(RUNNING), kept)
 
     def step(s, on):
         beta = jnp.where(s.before > 0, s.rz, 0) / jnp.where(s.before > 0, s.before, 1)
@@ -111,7 +118,8 @@ def _method(system: System) -> Method:
         status = jnp.where(lost, int(Status.PRECONDITIONER_BREAKDOWN), status)
         finite = jnp.isfinite(curvature) & jnp.isfinite(rz)
         status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
-        return _State(x, r, _held(system, z), p, rz, s.rz, error, status)
+        kept = keep(s.kept, p, q, curvature, on)
+        return _State(x, r, _held(system, z), p, rz, s.rz, error, status, kept)
 
     return Method(begin, step)
 

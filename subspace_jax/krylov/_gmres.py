@@ -10,11 +10,11 @@ from subspace_jax.krylov._arithmetic import hypot, times
 from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
 from subspace_jax.krylov._problem import solve
+from subspace_jax.krylov._rows import combine, orthogonalize
 from subspace_jax.krylov._solution import Solution, Status
+from subspace_jax.krylov.recycling import solve_deflated
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, LinearMap, PyTree
-
-_HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def gmres(
@@ -23,6 +23,7 @@ def gmres(
     x0: PyTree | None = None,
     *,
     restart: int = 40,
+    num_deflated: int = 0,
     preconditioner: LinearMap | None = None,
     rtol: Tolerance | None = 1e-5,
     atol: Tolerance = 0.0,
@@ -43,6 +44,8 @@ def gmres(
         b: see `cg`.
         x0: see `cg`.
         restart: steps in a cycle, after which the space is given up.
+        num_deflated: harmonic Ritz vectors that each cycle hands to the next, among its
+            ``restart``: what restarts otherwise lose, of the slowest directions. See `gcrodr`.
         preconditioner: see `cg`; any linear map, applied on the right.
         rtol: see `cg`.
         atol: see `cg`.
@@ -58,13 +61,17 @@ def gmres(
         transpose; a preconditioner that has none is left out there.
 
     Raises:
-        ValueError: as in `cg`, or ``restart`` < 1.
+        ValueError: as in `cg`, ``restart`` < 1, not 0 <= ``num_deflated`` < ``restart``, or
+            ``num_deflated`` together with ``rtol`` None.
 
     Reference: Saad & Schultz (1986); twice is enough: Giraud et al. (2005).
     """
     options = Options(
         preconditioner, rtol, atol, maxiter, history, check_every, AT, adjoint_rtol, inner_product
     )
+    if num_deflated:
+        x, info = solve_deflated(A, b, x0, options, restart, num_deflated)[0]
+        return Solution(x, info._replace(drift=None))
     return _restarted(A, b, x0, options, restart, flexible=False)
 
 
@@ -146,8 +153,8 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
         z = precondition(jax.tree.map(lambda rows: rows[s.j], s.V))
         w = system.apply(z)
         norm_w = system.norm(w)
-        h, w = _orthogonalize(system, s.V, w)
-        h2, w = _orthogonalize(system, s.V, w)
+        h, w = orthogonalize(system.inner, s.V, w)
+        h2, w = orthogonalize(system.inner, s.V, w)
         h = h + h2
         last = system.norm(w)
         happy = last <= jnp.finfo(last.dtype).eps * norm_w
@@ -187,25 +194,12 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
         R = jnp.where(jnp.eye(m, dtype=bool) & dead, 1, s.R)
         y = solve_triangular(R, jnp.where(live & ~dead, s.g[:m], 0))
         if stored:
-            return jax.tree.map(lambda x, rows: x + _combine(y, rows).astype(x.dtype), s.x, s.Z)
-        step = precondition(
-            jax.tree.map(lambda rows: _combine(y, rows[:m]).astype(rows.dtype), s.V)
-        )
+            return jax.tree.map(jnp.add, s.x, combine(y, s.Z))
+        step = precondition(combine(y, jax.tree.map(lambda rows: rows[:m], s.V)))
         return jax.tree.map(jnp.add, s.x, step)
 
     eps = float(jnp.finfo(system.tolerance.dtype).eps)
     return Method(begin, step, finish, resumes=False, period=m, drop=eps, max_idle=2)
-
-
-def _orthogonalize(system: System, V: PyTree, w: PyTree) -> tuple[Array, PyTree]:
-    """One pass of classical Gram-Schmidt: the coefficients <v_i, w>, and w without them."""
-    h = jax.vmap(system.inner, (0, None))(V, w)
-    return h, jax.tree.map(lambda w, rows: (w - _combine(h, rows)).astype(w.dtype), w, V)
-
-
-def _combine(y: Array, rows: PyTree) -> PyTree:
-    """The sum of y_i times row i."""
-    return jnp.tensordot(y, rows, axes=1, precision=_HIGHEST)
 
 
 def _rotation(a: Array, b: Array) -> Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax.krylov._operands import Options, traced_once
-from subspace_jax.krylov._solution import Info, Solution, Status
+from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import PyTree
 
 
@@ -20,6 +20,8 @@ class Implicit(NamedTuple):
     """
 
     run: Callable[..., Solution]
+    """Its info may be anything with a ``status``."""
+    run_adjoint: Callable[..., Solution]
     apply: Callable[[PyTree], PyTree]
     precondition: Callable[[PyTree], PyTree] | None
     b: PyTree
@@ -80,15 +82,15 @@ class Implicit(NamedTuple):
         )
         return Solution(merge(x, self.b), info)
 
-    def _forward(self, rhs: PyTree, flag: Any) -> tuple[PyTree, Info]:
+    def _forward(self, rhs: PyTree, flag: Any) -> tuple[PyTree, Any]:
         own, x0, rtol, atol = asked(flag, self.x0, self.options)
         x, info = self.run(self.apply, self.precondition, merge(rhs, self.b), x0, rtol, atol)
         return (parts(surface(x, (info,), own, self.options.maxiter)), flag), info
 
-    def _backward(self, adjoint: Callable, rhs: PyTree) -> tuple[PyTree, Info]:
+    def _backward(self, adjoint: Callable, rhs: PyTree) -> tuple[PyTree, Any]:
         rtol = self.options.adjoint_rtol
         rtol = self.options.rtol if rtol is None else rtol
-        x, info = self.run(
+        x, info = self.run_adjoint(
             adjoint, self._adjoint_preconditioner(), merge(rhs, self.b), None, rtol, 0.0
         )
         return parts(surface(x, (info,), False, self.options.maxiter)), info
@@ -116,7 +118,7 @@ class Implicit(NamedTuple):
         return tied(parts(self.b)), own_flag(self.b)
 
 
-def surface(x: PyTree, infos: tuple[Info, ...], own: Any, maxiter: int | None) -> PyTree:
+def surface(x: PyTree, infos: tuple[Any, ...], own: Any, maxiter: int | None) -> PyTree:
     """NaN if a solve for a derivative failed; a ``maxiter`` the caller named may have ended it."""
     fine = jnp.array(True)
     for info in infos:

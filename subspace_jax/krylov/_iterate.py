@@ -19,6 +19,8 @@ from subspace_jax.typing import PyTree
 RUNNING = -1
 RESTART = -2
 """A method's wish to start afresh from the true residual."""
+FULL = -3
+"""A method's wish to end a cycle that does not resume, before its ``period``."""
 PERIOD = 50
 """Steps between checks of the true residual, if nothing asks for one earlier."""
 
@@ -46,12 +48,14 @@ class System(NamedTuple):
 class Method(NamedTuple):
     """A recurrence. Its state is a NamedTuple with fields x, error, status among others."""
 
-    begin: Callable[[PyTree, PyTree, Any], Any]
-    """(x, r, norm) -> state; r is the true residual of x."""
+    begin: Callable[..., Any]
+    """(x, r, norm) -> state; r is the true residual of x. With a memory a fourth: that."""
     step: Callable[[Any, Any], Any]
     """(state, on) -> state; lanes of a vmap that are not ``on`` stay as they are: `hold`."""
     finish: Callable[[Any], PyTree] = lambda state: state.x
-    """state -> x."""
+    """state -> x. With a memory state -> (x, memory)."""
+    memory: Any = None
+    """What the first cycle is told, and each cycle tells the next; None: nothing."""
     resumes: bool = True
     """The recurrence goes on after a check; else each cycle begins anew."""
     matvecs: int = 1
@@ -89,6 +93,7 @@ class _Outer(NamedTuple):
     num_matvecs: Any
     state: Any
     """The recurrence's own, where it resumes."""
+    memory: Any
     best: tuple[PyTree, Any, Any]
     """The checked iterate of least error, and its residual norm and error."""
     history: Any
@@ -132,10 +137,16 @@ def select(on: Any, new: PyTree, old: PyTree) -> PyTree:
 
 def iterate(system: System, method: Method, limits: Limits) -> Solution:
     """Run the method until the true residual decides; never more than ``maxiter`` steps."""
+    return iterate_and_keep(system, method, limits)[0]
+
+
+def iterate_and_keep(system: System, method: Method, limits: Limits) -> tuple[Solution, Any]:
+    """As `iterate`, and what the method leaves: its memory, or the state where it resumes."""
     first = _begin(system, method, limits)
 
     def cycle(outer: _Outer, on: Any) -> _Outer:
-        begin = partial(method.begin, outer.x, outer.r, outer.norm)
+        start = (outer.x, outer.r, outer.norm)
+        begin = partial(method.begin, *start if outer.memory is None else (*start, outer.memory))
         state = begin() if not method.resumes else jax.lax.cond(
             outer.fresh, begin, lambda: outer.state
         )  # fmt: skip
@@ -163,7 +174,8 @@ def iterate(system: System, method: Method, limits: Limits) -> Solution:
 
     last = _repeat(lambda outer: outer.status == RUNNING, cycle, first, 1)
     x, norm, _ = last.best
-    return Solution(x, Info(last.status, last.num_steps, last.num_matvecs, norm, last.history))
+    info = Info(last.status, last.num_steps, last.num_matvecs, norm, last.history)
+    return Solution(x, info), last.state if method.resumes else last.memory
 
 
 def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
@@ -216,7 +228,8 @@ def _begin(system: System, method: Method, limits: Limits) -> _Outer:
     zero = jnp.zeros((), jnp.int32)
     return _Outer(
         x, r, norm, error, _target(system, method, error, 1, False), jnp.array(True), zero,
-        status.astype(jnp.int32), zero, jnp.int32(matvecs), state, (x, norm, error), history,
+        status.astype(jnp.int32), zero, jnp.int32(matvecs), state, method.memory, (x, norm, error),
+        history,
     )  # fmt: skip
 
 
@@ -224,7 +237,8 @@ def _check(
     system: System, method: Method, limits: Limits, outer: _Outer, state: Any, num_steps: Any
 ) -> _Outer:
     """The true residual after a cycle, and what it means."""
-    x = method.finish(state)
+    finished = method.finish(state)
+    x, memory = (finished, None) if method.memory is None else finished
     r = _residual(system, x)
     norm = system.norm(r)
     error = system.error(r, norm)
@@ -256,7 +270,8 @@ def _check(
     return _Outer(
         x, r, norm, error, _target(system, method, error, ratio, limited),
         limited | restart, num_idle, status.astype(jnp.int32),
-        num_steps, outer.num_matvecs + done, state if method.resumes else None, best, None,
+        num_steps, outer.num_matvecs + done, state if method.resumes else None, memory, best,
+        None,
     )  # fmt: skip
 
 

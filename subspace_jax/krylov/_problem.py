@@ -1,6 +1,7 @@
 """From a user's operands to a `System`: tracing, scaling, derivatives."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -35,6 +36,7 @@ def solve(
     name: str = "preconditioner",
     name_b: str = "b",
     run: Callable[..., Solution] | None = None,
+    run_adjoint: Callable[..., Solution] | None = None,
 ) -> Solution:
     """The solution of A x = b by a method, differentiable in b and in all that A closes over."""
     b = vector(name_b, b)
@@ -48,13 +50,14 @@ def solve(
     plain = run or _run
     limits = check_limits(options, tree.size(b))
 
-    def solve_once(apply, precondition, b, x0, rtol, atol) -> Solution:
-        return plain(method, apply, precondition, b, x0, rtol, atol, limits, options.inner_product)
+    def solve_once(apply, precondition, b, x0, rtol, atol, run=plain) -> Solution:
+        return run(method, apply, precondition, b, x0, rtol, atol, limits, options.inner_product)
 
     if options.rtol is None:
         return solve_once(apply, precondition, b, x0, None, options.atol)
     implicit = Implicit(
         solve_once,
+        partial(solve_once, run=run_adjoint or plain),
         apply,
         precondition,
         b,
@@ -71,7 +74,14 @@ def solve(
 
 
 def _run(method, apply, precondition, b, x0, rtol, atol, limits, inner_product) -> Solution:
-    """The plain loop, on b scaled by a power of two so that squares neither vanish nor overflow."""
+    """The plain loop."""
+    system, scale = scaled_system(apply, precondition, b, x0, rtol, atol, inner_product)
+    x, info = (iterate_fixed if rtol is None else iterate)(system, method(system), limits)
+    return Solution(times(scale, x), rescale(info, scale))
+
+
+def scaled_system(apply, precondition, b, x0, rtol, atol, inner_product) -> tuple[System, Any]:
+    """The system with b divided by a power of two, so that squares neither vanish nor overflow."""
     inner = inner_product or tree.vdot
     scale, zero = power_of_two(b, inner_product)
     b = times(1 / scale, b)
@@ -89,8 +99,7 @@ def _run(method, apply, precondition, b, x0, rtol, atol, limits, inner_product) 
         tolerance.astype(norm_b.dtype),
         lambda r, size: size,
     )
-    x, info = (iterate_fixed if rtol is None else iterate)(system, method(system), limits)
-    return Solution(times(scale, x), rescale(info, scale))
+    return system, scale
 
 
 def rescale(info: Info, scale: Any) -> Info:

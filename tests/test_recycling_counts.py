@@ -1,0 +1,133 @@
+"""Steps of the recycling solvers on Darcy sequences, beside those of the exact method."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import families
+from subspace_jax import krylov
+from subspace_jax.krylov import RecycleSpace
+from tests import darcy
+
+gcrodr = partial(krylov.gcrodr, maxiter=20_000)
+FAMILIES = ("full", "three_parameter")
+MEANS = [
+    ("full", "paper", 205),
+    ("full", "spd", 64),
+    ("three_parameter", "paper", 165),
+    ("three_parameter", "spd", 64),
+]
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def in_sequence(matrix, ws, solver=gcrodr, **options):
+    """Solutions and infos, checked to be solutions."""
+    ws, b, operator = jnp.asarray(ws), darcy.right_hand_side(), darcy.OPERATORS[matrix]
+    solve = jax.jit(lambda ws: krylov.solve_sequence(solver, operator, ws, b, **options))
+    xs, infos = solve(ws)
+    residuals = jax.jit(jax.vmap(lambda w, x: b - operator(w)(x)))(ws, xs)
+    relative = np.linalg.norm(residuals, axis=1) / np.linalg.norm(b)
+    np.testing.assert_array_equal(infos.status, 0)
+    assert np.max(relative) <= 1.001e-5
+    np.testing.assert_allclose(infos.residual_norm / np.linalg.norm(b), relative, rtol=1e-4)
+    return np.asarray(infos.num_steps), infos
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_conservative_matrices_take_the_steps_of_the_exact_harvest(family):
+    steps, _ = in_sequence("spd", darcy.fields(family)[:20])
+    reference = darcy.steps(family, "spd", "recycled")
+    np.testing.assert_allclose(steps, reference, rtol=0.1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_released_matrices_take_the_steps_of_the_exact_harvest(family):
+    steps, _ = in_sequence("paper", darcy.fields(family)[:20])
+    reference = darcy.steps(family, "paper", "recycled")
+    np.testing.assert_allclose(steps, reference, rtol=0.2)
+    np.testing.assert_allclose(steps.mean(), reference.mean(), rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("family", "matrix", "rtol"), [("full", "spd", 0.1), ("full", "paper", 0.2)]
+)
+def test_gmres_with_deflated_restarts_is_the_cold_solver(family, matrix, rtol):
+    ws, b, operator = (
+        jnp.asarray(darcy.fields(family)[:8]),
+        darcy.right_hand_side(),
+        darcy.OPERATORS,
+    )
+
+    def cold(w):
+        solution = krylov.gmres(operator[matrix](w), b, num_deflated=20, maxiter=20_000)
+        assert solution.info.drift is None
+        return solution.info
+
+    infos = jax.jit(lambda ws: jax.lax.map(cold, ws))(ws)
+    np.testing.assert_array_equal(infos.status, 0)
+    reference = darcy.steps(family, matrix, "cold")
+    np.testing.assert_allclose(infos.num_steps, reference, rtol=rtol)
+    np.testing.assert_allclose(np.mean(infos.num_steps), reference.mean(), rtol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "matrix", "most"), MEANS)
+def test_sorted_sequences_of_all_systems_stay_below_the_known_means(family, matrix, most):
+    ws = darcy.fields(family)
+    order = krylov.sort_systems(jnp.asarray(ws))
+    steps, _ = in_sequence(matrix, ws, order=order)
+    assert steps.mean() <= most
+
+
+@pytest.mark.parametrize(("solver", "matrix"), [("gcrodr", "paper"), ("recycled_cg", "spd")])
+def test_a_stale_space_costs_a_tenth_more_steps_at_most(solver, matrix):
+    solver = gcrodr if solver == "gcrodr" else krylov.recycled_cg
+    ws, b, operator = (
+        jnp.asarray(darcy.fields("full")[:8]),
+        darcy.right_hand_side(),
+        darcy.OPERATORS,
+    )
+
+    def solve(w, key, stale):
+        U = jnp.where(stale, jax.random.normal(key, (20, b.size)), 0)
+        return solver(operator[matrix](w), b, recycle=RecycleSpace(U, U))[0].info
+
+    keys = jax.random.split(jax.random.key(0), len(ws))
+    solve_all = jax.jit(lambda stale: jax.lax.map(lambda args: solve(*args, stale), (ws, keys)))
+    cold, stale = solve_all(False), solve_all(True)
+    np.testing.assert_array_equal(stale.status, 0)
+    assert np.mean(stale.num_steps) <= 1.1 * np.mean(cold.num_steps)
+    np.testing.assert_array_equal(cold.drift, 1)
+    assert np.all(stale.drift > 0.8)
+
+
+@pytest.mark.slow
+def test_recycled_cg_takes_two_thirds_of_the_steps_of_cg():
+    ws, b = jnp.asarray(families.full_coefficients(20, 102)), darcy.right_hand_side(100)
+    operator, solver = darcy.OPERATORS["spd"], krylov.recycled_cg
+    infos = jax.jit(lambda ws: krylov.solve_sequence(solver, operator, ws, b)[1])(ws)
+    plain = jax.jit(lambda ws: jax.lax.map(lambda w: krylov.cg(operator(w), b).info, ws))(ws)
+    np.testing.assert_array_equal(infos.status, 0)
+    assert np.mean(infos.num_steps) <= 0.65 * np.mean(plain.num_steps)
+
+
+def test_recycled_cg_saves_steps_from_the_second_system_on():
+    ws = darcy.fields("full")[:8]
+    steps, infos = in_sequence("spd", ws, krylov.recycled_cg)
+    b = darcy.right_hand_side()
+    plain = jax.jit(
+        lambda ws: jax.lax.map(lambda w: krylov.cg(darcy.OPERATORS["spd"](w), b).info, ws)
+    )
+    plain = np.asarray(plain(jnp.asarray(ws)).num_steps)
+    assert abs(steps[0] - plain[0]) <= 1
+    assert np.all(steps[1:] < plain[1:])
+    assert np.all(steps[4:] < 0.65 * plain[4:])
+    assert np.all(np.asarray(infos.drift)[1:] < 0.7)

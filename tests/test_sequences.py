@@ -1,0 +1,156 @@
+"""The order of many systems, and the chains in which they are solved."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from subspace_jax import krylov
+from subspace_jax.krylov import sequences
+from tests.test_recycling import SOLVERS, slow_problem
+
+N = 7
+
+
+def brute_force(features):
+    """Greedy nearest neighbours with all distances in a table."""
+    rows = features.reshape(len(features), -1)
+    distances = np.linalg.norm(rows[:, None] - rows, axis=2)
+    order = [0]
+    while len(order) < len(rows):
+        distances[:, order[-1]] = np.inf
+        order.append(int(np.argmin(distances[order[-1]])))
+    return order
+
+
+def length(features, order):
+    path = np.asarray(features).reshape(len(features), -1)[np.asarray(order)]
+    return np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((1, 3), "float32"), ((2, 1), "float32"), ((60, 3), "complex64"),
+                         ((50, 4, 5), "float32")]
+)  # fmt: skip
+def test_the_order_is_the_brute_force_greedy_one(shape, dtype):
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype("complex64")
+    features = features if dtype == "complex64" else features.real
+    order = jax.jit(krylov.sort_systems)(features)
+    np.testing.assert_array_equal(order, brute_force(features))
+
+
+@pytest.mark.parametrize("num", [600, 1024])
+def test_cells_sort_many_systems_nearly_as_well(num):
+    rng = np.random.default_rng(1)
+    features = rng.uniform(size=(num, 2)) @ rng.normal(size=(2, 30))
+    order = jax.jit(partial(krylov.sort_systems, max_greedy=100))(jnp.asarray(features))
+    np.testing.assert_array_equal(np.sort(order), np.arange(num))
+    greedy = length(features, krylov.sort_systems(jnp.asarray(features)))
+    assert length(features, order) < 1.5 * greedy < 0.3 * length(features, np.arange(num))
+
+
+def test_fields_are_told_apart_by_their_low_frequencies():
+    x = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    waves = np.stack([np.cos(x)[:, None] + 0 * x, np.sin(x) + 0 * x[:, None]])
+    weights = np.random.default_rng(2).uniform(size=(600, 2))
+    fields = np.tensordot(weights, waves, 1).astype("float32")
+    order = jax.jit(partial(krylov.sort_systems, max_greedy=100))(fields)
+    assert length(fields, order) < 0.2 * length(fields, np.arange(600))
+
+
+def test_the_gray_code_goes_from_cell_to_neighbouring_cell():
+    corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * 7), axis=-1).reshape(-1, 7)
+    path = corners[np.argsort(sequences._gray_rank(jnp.asarray(corners)))]
+    np.testing.assert_array_equal(np.abs(np.diff(path, axis=0)).sum(1), 1)
+
+
+@pytest.fixture
+def systems():
+    with jax.enable_x64(True):
+        A, b = slow_problem("gcrodr")
+        noise = np.random.default_rng(3).normal(size=(N, *A.shape))
+        bs = np.random.default_rng(4).normal(size=(N, b.size))
+        yield A + 1e-4 * jnp.asarray(noise), jnp.asarray(bs)
+
+
+def sequence(params, bs, **options):
+    solver = partial(SOLVERS["gcrodr"], rtol=1e-9)
+    return jax.jit(
+        lambda params, bs: krylov.solve_sequence(solver, lambda A: A, params, bs, **options)
+    )(params, bs)
+
+
+@pytest.mark.parametrize("num_chains", [1, 2, 3, 7])
+@pytest.mark.parametrize("shared", [True, False])
+def test_every_system_is_solved_once_and_stands_where_the_caller_put_it(
+    systems, num_chains, shared
+):
+    As, bs = systems
+    order = np.random.default_rng(5).permutation(N)
+    right = bs[0] if shared else bs
+    xs, infos = sequence(As, right, order=jnp.asarray(order), num_chains=num_chains)
+    np.testing.assert_array_equal(infos.status, 0)
+    exact = jnp.linalg.solve(As, jnp.broadcast_to(right, bs.shape)[..., None])[..., 0]
+    np.testing.assert_allclose(xs, exact, atol=1e-5 * np.abs(exact).max())
+    starts = order[:: -(-N // num_chains)]  # each chain's first system has no space yet
+    np.testing.assert_array_equal(np.flatnonzero(np.asarray(infos.drift) == 1), np.sort(starts))
+
+
+def test_chains_take_the_steps_of_calls_by_hand(systems):
+    As, bs = systems
+    order = np.array([3, 1, 4, 0, 5, 2, 6])
+    _, infos = sequence(As, bs, order=jnp.asarray(order), num_chains=2)
+    solve = jax.jit(partial(SOLVERS["gcrodr"], rtol=1e-9))
+    for chain in (order[:4], order[4:]):
+        space = None
+        for i in chain:
+            (_, info), space = solve(As[i], bs[i], recycle=space)
+            assert abs(int(info.num_steps) - int(infos.num_steps[i])) <= 1
+
+
+def test_a_system_that_fails_says_so_and_leaves_the_others_alone(systems):
+    As, bs = systems
+    xs, infos = sequence(As.at[2, 0, 0].set(jnp.nan), bs)
+    statuses = np.zeros(N)
+    statuses[2] = int(krylov.Status.NONFINITE)
+    np.testing.assert_array_equal(infos.status, statuses)
+    exact = jnp.linalg.solve(As, bs[..., None])[..., 0]
+    others = np.arange(N) != 2
+    np.testing.assert_allclose(xs[others], exact[others], atol=1e-5 * np.abs(exact).max())
+    assert np.all(infos.drift[3:] < 1)
+
+
+def test_right_hand_sides_of_one_axis_on_every_leaf_are_shared(systems):
+    As, bs = systems
+    parts = {"u": bs[0, :15], "v": bs[0, 15:]}
+
+    def operator(A):
+        def product(v):
+            out = A @ jnp.concatenate([v["u"], v["v"]])
+            return {"u": out[:15], "v": out[15:]}
+
+        return product
+
+    solver = partial(SOLVERS["gcrodr"], rtol=1e-9)
+    xs, _ = jax.jit(lambda As: krylov.solve_sequence(solver, operator, As, parts))(As)
+    plain, _ = sequence(As, bs[0])
+    np.testing.assert_allclose(xs["v"], plain[:, 15:], atol=1e-5)
+
+
+WRONG = {
+    "need one common leading axis": lambda As, b: sequence({"A": As, "c": As[:2]}, b),
+    "7 systems in params, 3 right-hand sides": lambda As, b: sequence(As, jnp.ones((3, 40))),
+    r"order must have shape \(7,\)": lambda As, b: sequence(As, b, order=jnp.arange(3)),
+    "num_chains must be an integer from 1 to 7": lambda As, b: sequence(As, b, num_chains=8),
+    "features need a leading axis": lambda As, b: krylov.sort_systems(jnp.zeros((0, 3))),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_operands_are_named(message):
+    with pytest.raises(ValueError, match=message):
+        WRONG[message](jnp.ones((N, 40, 40)), jnp.ones(40))
