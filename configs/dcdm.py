@@ -19,6 +19,7 @@ def get_config(arg=None):
     config.num_ritz = 300  # Lanczos steps of a training domain
     config.theta = 10  # Ritz vectors above the lower half that count in full
     config.batch_size = 10
+    config.steps_per_call = 1  # XLA convolves slowly inside loops on a CPU
     config.num_steps = 3000
     config.learning_rate = 1e-3 if options.paper else 2e-3  # at the start; falls as a cosine
     config.network = "paper" if options.paper else "gated"

@@ -20,7 +20,6 @@ matrix that is assembled without JAX. Finished solvers are kept: a killed run go
 """
 
 import contextlib
-import importlib.util
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from jax.tree_util import Partial
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
+from pyamg import smoothed_aggregation_solver
 from scipy import sparse
 from scipy.sparse import linalg as scipy_linalg
 from threadpoolctl import ThreadpoolController
@@ -138,8 +138,6 @@ def scipy_cg(config: ConfigDict, problem: Problem, *, multilevel: bool = False) 
 
 def hierarchy(problem: Problem, *, everywhere: bool = False) -> Any:
     """Smoothed aggregation by pyamg, of the cells inside or of the whole grid."""
-    from pyamg import smoothed_aggregation_solver
-
     matrix = problem.matrix
     if everywhere:  # cells outside are coupled to none
         select = sparse.eye_array(problem.inside.size).tocsr()[problem.inside.ravel()]
@@ -199,7 +197,9 @@ METHODS = {
 
 def solve_all(config: ConfigDict, workdir: Path, problem: Problem) -> tuple[list, np.ndarray]:
     """A record per method, each kept when it is finished; and the most accurate solution."""
-    methods = available(config)
+    methods = list(config.methods)
+    for name in methods:
+        harness.pick("methods", name, METHODS)
     (workdir / "checkpoints").mkdir(exist_ok=True)
     paths = [workdir / "checkpoints" / f"{i}.json" for i in range(len(methods))]
     first = next((i for i, path in enumerate(paths) if not path.exists()), len(methods))
@@ -214,17 +214,6 @@ def solve_all(config: ConfigDict, workdir: Path, problem: Problem) -> tuple[list
             log.update(index + 1, {name: solved[-1][name][-1] for name in metrics})
     best = min(solved, key=lambda r: (r["residual"][-1], r["method"]))
     return solved, METHODS[best["method"]](config, problem)(config.tolerances[-1])[0]
-
-
-def available(config: ConfigDict) -> list[str]:
-    """The config's methods, without those whose package is not there."""
-    for name in config.methods:
-        harness.pick("methods", name, METHODS)
-    has_pyamg = importlib.util.find_spec("pyamg") is not None
-    without = [name for name in config.methods if "pyamg" in name and not has_pyamg]
-    if without:
-        records.say(f"left out, as pyamg is not installed: {'; '.join(without)}")
-    return [name for name in config.methods if name not in without]
 
 
 def solve(config: ConfigDict, problem: Problem, method: str) -> dict[str, Any]:

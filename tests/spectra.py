@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import scipy.sparse as sp
+from pyamg import gallery
 
 from tests.problems import normal, unitary
 
@@ -17,7 +17,6 @@ def with_values(values, dtype="float64", seed=0):
 
 
 def from_gallery(name):
-    gallery = pytest.importorskip("pyamg.gallery")
     if name == "elasticity":
         return gallery.linear_elasticity((12, 12))[0].toarray()
     return gallery.load_example(name)["A"].toarray()

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyamg
 import pytest
 import scipy.sparse as sp
 
@@ -290,7 +291,6 @@ def test_an_algebraic_hierarchy_becomes_a_symmetric_v_cycle():
 
 
 def test_the_v_cycle_of_pyamg_takes_few_steps():
-    pyamg = pytest.importorskip("pyamg")
     A = sparse_laplacian(64)
     hierarchy = pyamg.smoothed_aggregation_solver(A)
     M = precondition.pyamg(hierarchy)
