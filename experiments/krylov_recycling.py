@@ -250,10 +250,7 @@ def summarize(config: ConfigDict, solved: list[dict[str, Any]]) -> dict:
         family: {r["method"]: row(r) for r in solved if r["family"] == family}
         for family in config.families
     }
-    results["mean_steps"] = {
-        family: {method: r["steps"] for method, r in rows.items()}
-        for family, rows in results["families"].items()
-    }
+    results["num_unsolved"] = sum(r["missed"] for r in solved)
     results["gains"] = {f: gains(rows) for f, rows in results["families"].items()}
     results["curves"] = {
         family: {r["method"]: r["steps"] for r in solved if r["family"] == family}

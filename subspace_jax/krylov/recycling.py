@@ -86,9 +86,9 @@ def gcrodr(
 
     Returns:
         ``((value, info), space)``; ``info.drift`` is the mean sine of the angles between the
-        images A U of the space that came and the one that goes, 1 for the first. Derivatives as in `gmres`; the
-        solves for them begin with ``recycle`` too. The space has none. Where a solve breaks down
-        to NaN the space that came is handed on.
+        images A U of the space that came and the one that goes, 1 for the first. Derivatives as in
+        `gmres`; the solves for them begin with ``recycle`` too. The space has none. Where a solve
+        breaks down to NaN the space that came is handed on.
 
     Raises:
         ValueError: as in `cg`, ``num_recycled`` or ``restart`` out of bounds, ``recycle`` of other
@@ -147,8 +147,8 @@ def recycled_cg(
 
     Returns:
         ``((value, info), space)``, with ``info.drift`` the mean sine of the angles between the
-        space that came and the one that goes, in the inner product of A. Derivatives as in `cg`, with solves that use
-        ``recycle`` as well.
+        space that came and the one that goes, in the inner product of A. Derivatives as in `cg`,
+        with solves that use ``recycle`` as well.
 
     Raises:
         ValueError: as in `gcrodr`.
