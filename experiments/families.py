@@ -61,7 +61,7 @@ def full_coefficients(num: int, size: int, seed: int = 0) -> np.ndarray:
 def few_parameters(num: int, size: int, dimension: int = 3, seed: int = 0) -> np.ndarray:
     """Fields in a space of few dimensions: one base and a random combination of three modes."""
     base, *modes = gaussian_fields(1 + dimension, size, seed=seed)
-    weights = np.random.default_rng(seed + 1).standard_normal((num, dimension))
+    weights = np.random.default_rng(seed + 1).uniform(-1, 1, (num, dimension))
     return np.exp(base + np.tensordot(weights, np.array(modes), 1))
 
 

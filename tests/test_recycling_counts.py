@@ -109,6 +109,19 @@ def test_a_stale_space_costs_a_tenth_more_steps_at_most(solver, matrix):
     assert np.all(stale.drift > 0.8)
 
 
+def test_a_system_that_stalls_for_many_cycles_is_solved_in_the_end():
+    base, *modes = families.gaussian_fields(4, 52)
+    weights = np.random.default_rng(1).standard_normal((20, 3))
+    ws = np.exp(base + np.tensordot(weights, np.array(modes), 1))
+    order = np.asarray(krylov.sort_systems(jnp.asarray(ws)))
+    operator, b = darcy.OPERATORS["paper"](jnp.asarray(ws[order[-1]])), darcy.right_hand_side()
+    solve = partial(krylov.gmres, operator, num_deflated=20, maxiter=20_000, history=True)
+    info = jax.jit(solve)(b).info
+    assert int(info.status) == 0
+    history = np.asarray(info.history)[: int(info.num_steps)]
+    assert np.max(history[100:] / history[:-100]) > 0.98
+
+
 @pytest.mark.slow
 def test_recycled_cg_takes_two_thirds_of_the_steps_of_cg():
     ws, b = jnp.asarray(families.full_coefficients(20, 102)), darcy.right_hand_side(100)

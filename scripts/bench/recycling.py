@@ -6,8 +6,10 @@ Darcy systems of n = 2500 unknowns in float64, to rtol = 1e-5, without a precond
 order of `sort_systems`, by one compiled scan a contender; times are those of one system. A basis
 of 40 vectors of which 20 are recycled, (40, 20), is restart=40, num_recycled=20 here and m=20, k=20
 in solvax, whose m does not include k; its m=40, k=20, half as large again, is shown too. Contenders
-run in turns in one process; matvecs are counted in one more, untimed run, those that prepare the
-space of another system included; accuracy is the worst true relative residual, by matrices
+run in turns in one process, their LAPACK on one thread: on small matrices more of them wait for
+each other, several times as long where other programs run. Matvecs are counted in one more, untimed
+run, those that prepare the space of another system included; accuracy is the worst true relative
+residual, by matrices
 assembled without JAX. The section ``chains`` solves the same chains side by side and in turn.
 """
 
@@ -24,6 +26,7 @@ import numpy as np
 import solvax
 from jax.tree_util import Partial
 from scipy import sparse
+from threadpoolctl import ThreadpoolController
 
 from experiments import families, records
 from scripts.bench._solvers import Entry, Measured, compare
@@ -190,7 +193,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     load, measured = os.getloadavg()[0], {}
-    with jax.enable_x64(True):
+    blas = ThreadpoolController().limit(limits=1, user_api="blas")
+    with blas, jax.enable_x64(True):
         for section in SECTIONS:
             measured[section.__name__] = []
             for m in section(arguments.quick):

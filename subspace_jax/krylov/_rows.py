@@ -66,12 +66,12 @@ def orthonormal_pair(inner: Inner, U: PyTree, C: PyTree) -> tuple[PyTree, PyTree
 
 
 def mean_sine(inner: Inner, X: PyTree, Y: PyTree) -> Array:
-    """The mean sine of the principal angles between the spans of the rows X and of the rows Y.
+    """The mean sine of the principal angles between two spaces, whose overlaps are <x_i, y_j>.
 
-    Rows of zeros do not count; 1 if X or Y has no others.
+    That is X and Y are orthonormal; or X is orthonormal in the inner product of A, and so is a Z
+    with Y = A Z. Rows of zeros do not count; 1 if X or Y has no others.
     """
-    S, T = (whitening(gram(inner, rows, rows)) for rows in (X, Y))
-    overlaps = matmul(S.conj().T, matmul(gram(inner, X, Y), T))
+    overlaps = gram(inner, X, Y)
     squares = jnp.linalg.eigvalsh(matmul(overlaps.conj().T, overlaps))[::-1]
     live = jnp.minimum(*(count(inner, rows) for rows in (X, Y)))
     used = jnp.arange(len(squares)) < live

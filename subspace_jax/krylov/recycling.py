@@ -86,9 +86,9 @@ def gcrodr(
 
     Returns:
         ``((value, info), space)``; ``info.drift`` is the mean sine of the angles between the
-        space that came and the one that goes, 1 for the first. Derivatives as in `gmres`; the
-        solves for them begin with ``recycle`` too. The space has none. Where a solve breaks down
-        to NaN the space that came is handed on.
+        images A U of the space that came and the one that goes, 1 for the first. Derivatives as in
+        `gmres`; the solves for them begin with ``recycle`` too. The space has none. Where a solve
+        breaks down to NaN the space that came is handed on.
 
     Raises:
         ValueError: as in `cg`, ``num_recycled`` or ``restart`` out of bounds, ``recycle`` of other
@@ -147,8 +147,8 @@ def recycled_cg(
 
     Returns:
         ``((value, info), space)``, with ``info.drift`` the mean sine of the angles between the
-        space that came and the one that goes. Derivatives as in `cg`, with solves that use
-        ``recycle`` as well.
+        space that came and the one that goes, in the inner product of A. Derivatives as in `cg`,
+        with solves that use ``recycle`` as well.
 
     Raises:
         ValueError: as in `gcrodr`.
@@ -165,6 +165,7 @@ def recycled_cg(
         lambda system, space: _deflated_cg(system, space, num_directions),
         lambda system, space: _conjugate_pair(system, *space),
         _harvest_cg,
+        lambda space: space.U,
     )
     return _solve(recycling, A, b, x0, options, k, recycle, same_operator, hermitian=True)
 
@@ -180,6 +181,7 @@ def solve_deflated(
         lambda system, space: deflated(system, m, k, space),
         _orthonormal_image,
         lambda system, space, memory: memory,
+        lambda space: space.C,
     )
     return _solve(recycling, A, b, x0, options, k, recycle, same_operator, hermitian=False)
 
@@ -192,6 +194,8 @@ class _Recycling(NamedTuple):
     """A space of another system -> the pair for this one."""
     harvest: Callable[[System, RecycleSpace, Any], RecycleSpace]
     """(system, the pair it began with, what the loop leaves) -> the pair to hand on."""
+    dual: Callable[[RecycleSpace], PyTree]
+    """The rows of which C is the dual basis: <dual_i, c_j> = delta_ij."""
 
 
 class _Kept(NamedTuple):
@@ -242,7 +246,7 @@ def _cycle(
         jnp.logical_and, jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), after)
     )
     after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
-    drift = mean_sine(system.inner, before.U, after.U)
+    drift = mean_sine(system.inner, recycling.dual(space), after.C)
     info = info._replace(num_matvecs=info.num_matvecs + num.astype(jnp.int32), drift=drift)
     return Solution(x, info), after
 
