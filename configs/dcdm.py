@@ -13,17 +13,17 @@ def get_config(arg=None):
     options = parse_arg(arg, smoke=False, demo=False, paper=False, d3=False)
     config = training()
     config.rank = 3 if options.d3 else 2
-    config.size = 32  # cells along each side, in training
+    config.size = 32 if options.d3 or options.paper else 64  # cells along each side, in training
     config.images = ("box", "coins", "camera")  # obstacles in training; box: none
     config.num_masks = 4  # domains of each image
     config.num_ritz = 300  # Lanczos steps of a training domain
     config.theta = 10  # Ritz vectors above the lower half that count in full
     config.batch_size = 10
+    config.num_steps = 3000 if options.paper else 2000
     config.steps_per_call = 1  # XLA convolves slowly inside loops on a CPU
-    config.num_steps = 3000
     config.learning_rate = 1e-3 if options.paper else 2e-3  # at the start; falls as a cosine
     config.network = "paper" if options.paper else "gated"
-    config.levels = 1 if options.paper else 3  # how often the network halves the grid
+    config.levels = 1 if options.paper else 4  # how often the network halves the grid
     config.width = 16
     config.weights = ""  # a file that a run has written; without it the network is trained
 

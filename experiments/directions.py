@@ -67,12 +67,13 @@ class GatedNet(nn.Module):
     def __call__(self, r: jax.Array, mask: jax.Array) -> jax.Array:
         """Directions (batch, *grid) of residuals, on domains (batch, *grid)."""
         linear = partial(nn.Conv, self.width, (3,) * (r.ndim - 1), use_bias=False)
+        nothing = partial(linear, kernel_init=nn.initializers.zeros)  # at the start
         curved = partial(nn.Conv, self.width, (3,) * (r.ndim - 1))
         gate = partial(nn.Dense, self.width, kernel_init=nn.initializers.zeros)
 
         def gated_pairs(x, domain, count):
             for _ in range(count):
-                x = x + linear()((1 + gate()(domain)) * linear()(x))
+                x = x + nothing()((1 + gate()(domain)) * linear()(x))
             return x
 
         def level(x, domain, depth):
@@ -156,7 +157,10 @@ def train(config: ConfigDict, workdir: Path) -> tuple[Any, dict[str, float]]:
     net, masks = network(config), training_masks(config)
     stack = [poisson(mask, jnp.float32) for mask in masks]
     operator = jax.tree.map(lambda *leaves: jnp.stack(leaves), *stack)
-    optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.num_steps))
+    rate = optax.warmup_cosine_decay_schedule(
+        0, config.learning_rate, config.num_steps // 50, config.num_steps
+    )  # without clipping and a slow start some runs never leave the loss of 1
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     params = initial(config)
 
     def step(state, batch, key, operator):
