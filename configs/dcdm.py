@@ -27,7 +27,7 @@ def get_config(arg=None):
     config.width = 16
     config.weights = ""  # a file that a run has written; without it the network is trained
 
-    config.test_sizes = (32, 64, 128)
+    config.test_sizes = (32, 64, 128, 256)
     config.test_images = ("horse", "page")  # never seen in training
     config.num_test_masks = 2
     config.tolerances = (1e-4, 1e-8)
