@@ -102,6 +102,7 @@ def test_values_of_a_tie_have_finite_derivatives_and_their_sum_the_right_one():
     assert np.isfinite(jax.jit(gradient)(A)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_tangents_of_singular_triplets_are_finite_differences(dtype):
     rng = np.random.default_rng(0)

@@ -51,7 +51,7 @@ def arpack(A, v0, which, **options):
 CASES = [(name, which) for name in MATRICES for which in ("largest", "smallest")]
 CASES.remove(("decaying", "smallest"))  # neither converges within 3000 restarts
 CASES += [(name, "both_ends") for name in ("bar", "unit_cube", "neighbours", "square", "clustered")]
-QUICK = ("ring", "multiple", "magnetic graph")
+QUICK = ("ring",)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,7 @@ def test_all_pairs_of_a_small_matrix(n, which):
     np.testing.assert_allclose(ritz.vectors.T @ ritz.vectors, np.eye(n), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("A", [np.eye(30), np.zeros((30, 30))], ids=["identity", "zero"])
 def test_an_invariant_start_is_no_end(A):
     for v0 in (jnp.ones(30), jnp.zeros(30)):
@@ -118,6 +119,7 @@ def test_an_invariant_start_is_no_end(A):
         np.testing.assert_allclose(ritz.values, np.diag(A)[:3], atol=1e-14)
 
 
+@pytest.mark.slow
 def test_single_precision_reaches_its_own_tolerance():
     A = with_values(np.geomspace(1, 1e4, 200)).astype("float32")
     ritz, info = jax.jit(lambda A, v: krylov.eigsh(A, v, k=4))(A, start(A))
@@ -126,6 +128,7 @@ def test_single_precision_reaches_its_own_tolerance():
     np.testing.assert_allclose(ritz.values, np.geomspace(1, 1e4, 200)[:-5:-1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_pytrees_and_lanes():
     A = with_values(np.linspace(-1, 1, 60) ** 3)
     v0 = start(A, (2,))
@@ -150,6 +153,7 @@ def test_pytrees_and_lanes():
         np.testing.assert_allclose(np.abs(rows), np.abs(alone.vectors), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_too_few_restarts_and_numbers_that_are_none_are_reported():
     A = with_values(np.linspace(0, 1, 200))
     ritz, info = krylov.eigsh(A, start(A), k=4, maxiter=1)

@@ -98,6 +98,7 @@ def test_gradients_of_the_solution_of_least_norm(name):
     assert_close(jax.jit(jax.grad(ours, (0, 1)))(A, b), jax.grad(oracle, (0, 1))(A, b))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["gmres", "bicgstab"])
 def test_an_adjoint_of_the_callers_serves_where_jax_cannot_transpose(name):
@@ -138,6 +139,7 @@ def test_an_adjoint_given_as_a_matrix_has_all_derivatives(name):
     assert_close(along(dilated), along(oracle))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["gmres", "bicgstab"])
 def test_the_adjoint_solve_uses_the_adjoint_preconditioner(name):
@@ -156,6 +158,7 @@ def test_the_adjoint_solve_uses_the_adjoint_preconditioner(name):
     assert_close(gradient, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SQUARE)
 def test_gradients_survive_a_tiny_cotangent_in_float32(name):
     p = problem(name, n=20, dtype="float32", condition=10)
@@ -185,6 +188,7 @@ def test_fixed_steps_are_differentiated_by_unrolling(name):
     np.testing.assert_allclose(tangent, slope, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_solve_inside_an_operator():
     """A Schur complement: the outer operator holds an inner solve, and gradients go through."""
@@ -209,6 +213,7 @@ def test_a_solve_inside_an_operator():
     assert_close(ours, jax.grad(symmetric(oracle), (0, 1))(inner, b))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_adjoint_has_its_own_tolerance():
     p = problem("cg", n=60, condition=1e4)
@@ -221,6 +226,7 @@ def test_the_adjoint_has_its_own_tolerance():
     assert error(adjoint_rtol=1e-10) < 1e-5 < error()
 
 
+@pytest.mark.slow
 def test_a_failed_adjoint_gives_nan_unless_maxiter_was_named():
     A = jnp.diag(jnp.array([1.0, 2.0, -1.0]))
     b = jnp.array([1.0, 1.0, 0.0])
@@ -235,6 +241,7 @@ def test_a_failed_adjoint_gives_nan_unless_maxiter_was_named():
     assert np.isfinite(short).all()
 
 
+@pytest.mark.slow
 def test_only_what_a_pytree_needs_is_differentiated():
     p = problem("cg", n=10, dtype="float32", condition=5)
 
@@ -245,6 +252,7 @@ def test_only_what_a_pytree_needs_is_differentiated():
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cg", "gmres", "lsmr"])
 def test_start_tolerance_and_preconditioner_take_no_part(name):
     p = problem(name, n=10, dtype="float32", condition=5)
@@ -268,6 +276,7 @@ def test_unrolling_past_exact_convergence_stays_finite(name):
         assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_refinement_takes_the_callers_adjoint():
     p = problem("gmres", n=12)

@@ -98,6 +98,7 @@ def test_mistakes_of_single_solvers(message):
         OWN[message]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_numpy_and_lists_are_taken_as_arrays(name):
     p = problem(name, n=5, dtype="float32", condition=3)
@@ -105,6 +106,7 @@ def test_numpy_and_lists_are_taken_as_arrays(name):
     np.testing.assert_allclose(found, p.x, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_every_square_solver_takes_the_same_keywords():
     shared = {"preconditioner": None, "rtol": 1e-3, "atol": 0.0, "maxiter": 9, "history": False}
     more = {"check_every": 1, "AT": None, "adjoint_rtol": None, "inner_product": None}

@@ -26,6 +26,7 @@ def systems(name, num=4, n=30):
     return jnp.asarray(As, "float32"), jnp.asarray(bs, "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_every_lane_of_a_vmap_stops_on_its_own(name):
     As, bs = systems(name)

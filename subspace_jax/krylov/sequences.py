@@ -46,6 +46,7 @@ def sort_systems(
 
     Reference: Wang et al. (2024), algorithm 1 and appendix E.2.2.
     """
+    features = jnp.asarray(features)
     if features.ndim == 0 or len(features) == 0:
         raise ValueError(f"features need a leading axis of systems, got shape {features.shape}")
     features = jax.lax.stop_gradient(features)
