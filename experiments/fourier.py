@@ -1,12 +1,43 @@
-"""The Fourier neural operator: a network between functions on a grid, of any resolution.
+"""The Fourier neural operator, a network between functions on a grid, and its training.
 
 Reference: Li, Kovachki, Azizzadenesheli, Liu, Bhattacharya, Stuart & Anandkumar (2021), "Fourier
 neural operator for parametric partial differential equations".
 """
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from experiments import harness
+
+
+class Data(NamedTuple):
+    """Coefficients and solutions: what to learn, from several sources, and what to test on."""
+
+    w: np.ndarray
+    """(N, s + 2, s + 2), positive, with a ring of ghost cells."""
+    u: np.ndarray
+    """(sources, N, s, s)."""
+    w_test: np.ndarray
+    u_test: np.ndarray
+
+
+class Model(NamedTuple):
+    """Operators of every source (axis 0) and seed (axis 1), and the units they work in."""
+
+    params: Any
+    mean: np.ndarray
+    """Of log w, like the next."""
+    scale: np.ndarray
+    unit: np.ndarray
+    """(sources,) of the solutions."""
 
 
 class SpectralConvolution(nn.Module):
@@ -56,3 +87,75 @@ class FourierOperator(nn.Module):
             x = nn.gelu(x) if layer + 1 < self.num_layers else x
         x = x[:, : a.shape[1], : a.shape[2]]
         return nn.Dense(1)(nn.gelu(nn.Dense(2 * self.width)(x)))[..., 0]
+
+
+def network(config: ConfigDict) -> FourierOperator:
+    return FourierOperator(config.width, config.modes, config.num_layers, config.padding)
+
+
+def standardize(w: np.ndarray, mean: Any, scale: Any) -> jax.Array:
+    """What the network sees: log w of the inner cells, in units of its spread."""
+    return jnp.asarray((np.log(w[:, 1:-1, 1:-1]) - mean) / scale, jnp.float32)
+
+
+def relative_error(u: Any, exact: Any) -> jax.Array:
+    """(...) of (..., s, s): the relative error in L2."""
+    difference, norm = (jnp.sqrt(jnp.sum(v**2, axis=(-2, -1))) for v in (u - exact, exact))
+    return difference / norm
+
+
+def train(config: ConfigDict, workdir: Path, data: Data) -> tuple[Model, dict[str, float]]:
+    """The operators after ``num_steps`` of Adam, and the seconds.
+
+    A seed's operators start from the same weights and see the same batches, whatever the source.
+    """
+    net, logs = network(config), np.log(data.w[:, 1:-1, 1:-1])
+    mean, scale, unit = logs.mean(), logs.std(), data.u.std(axis=(1, 2, 3))
+    a = standardize(data.w, mean, scale)
+    u = jnp.asarray(data.u / unit[:, None, None, None], jnp.float32)
+    optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.num_steps))
+
+    def loss(params, u, index, a):
+        return jnp.mean(relative_error(net.apply(params, a[index]), u[index]))
+
+    def step(state, index, key, a, u):
+        del key
+        params, moments = state
+        of_seeds = jax.vmap(jax.value_and_grad(loss), (0, None, 1, None))
+        errors, gradients = jax.vmap(of_seeds, (0, 0, None, None))(params, u, index, a)
+        updates, moments = optimizer.update(gradients, moments, params)
+        return (optax.apply_updates(params, updates), moments), {"error": errors}
+
+    params = initial(config, a, num_sources=len(u))
+    state, constants = (params, optimizer.init(params)), (a, u)
+    batches = epochs(config, len(a))
+    (params, _), seconds = harness.train(workdir, config, state, step, batches, constants=constants)
+    return Model(params, mean, scale, unit), seconds
+
+
+def initial(config: ConfigDict, a: jax.Array, *, num_sources: int) -> Any:
+    """Weights (num_sources, num_seeds, ...), the same for all sources."""
+    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
+    params = jax.vmap(network(config).init, (0, None))(keys, a[:1])
+    return jax.tree.map(lambda leaf: jnp.stack([leaf] * num_sources), params)
+
+
+def epochs(config: ConfigDict, num: int) -> Callable[[int], np.ndarray]:
+    """Step -> (batch_size, num_seeds) examples; each seed has an order of its own every epoch."""
+    size, per_epoch = config.batch_size, num // config.batch_size
+    examples = np.tile(np.arange(num, dtype=np.int32)[:, None], config.num_seeds)
+
+    def batch(step):
+        epoch, part = divmod(step, per_epoch)
+        rng = np.random.default_rng((config.seed, epoch))
+        return rng.permuted(examples, axis=0)[part * size : (part + 1) * size]
+
+    return batch
+
+
+def predict(config: ConfigDict, model: Model, w: np.ndarray) -> np.ndarray:
+    """(sources, num_seeds, N, s, s) solutions."""
+    apply = jax.jit(jax.vmap(jax.vmap(network(config).apply, (0, None)), (0, None)))
+    a, size = standardize(w, model.mean, model.scale), config.batch_size
+    parts = [np.asarray(apply(model.params, a[i : i + size])) for i in range(0, len(a), size)]
+    return np.concatenate(parts, axis=2) * model.unit[:, None, None, None, None]

@@ -188,8 +188,8 @@ def _claim(folder: Path, recipe: dict[str, Any]) -> None:
 def _load(path: Path) -> Solved | None:
     """A portion; one that cannot be read is moved aside and counts as absent."""
     try:
-        with np.load(path) as file:
-            return Solved(*(file[name] for name in Solved._fields))
+        with path.open("rb") as file, np.load(file) as arrays:
+            return Solved(*(arrays[name] for name in Solved._fields))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
@@ -38,36 +37,14 @@ SOURCES = ("recycled", "independent")
 """The data sets that are learned from."""
 
 
-class Data(NamedTuple):
-    """Systems that every source has solved, and those for the test."""
-
-    w: np.ndarray
-    """(N, s + 2, s + 2) coefficients, with the ghost cells."""
-    u: np.ndarray
-    """(2, N, s, s) solutions of both `SOURCES`."""
-    w_test: np.ndarray
-    u_test: np.ndarray
-
-
-class Model(NamedTuple):
-    """Operators of both sources (axis 0) and several seeds (axis 1), and the units they work in."""
-
-    params: Any
-    mean: np.ndarray
-    scale: np.ndarray
-    """Of log w."""
-    unit: np.ndarray
-    """(2,) of the solutions of either source."""
-
-
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Solve in several ways, train on two of the results, compare; print the table, draw."""
     check(config)
     with jax.enable_x64(True):
         solved = {name: solve(config, workdir, name) for name in (*ways(config), "test")}
     data = gather(config, solved)
-    model, seconds = train(config, workdir, data)
-    predictions = predict(config, model, data.w_test)
+    model, seconds = fourier.train(config, workdir, data)
+    predictions = fourier.predict(config, model, data.w_test)
     results = summarize(config, solved, data, predictions, tree.size(model.params))
     records.say(table(config, results), sys.stdout)
     log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -154,7 +131,7 @@ def solve(config: ConfigDict, workdir: Path, name: str) -> generation.Solved:
     return generation.generate(workdir / "data" / name, sequence, recipe)
 
 
-def gather(config: ConfigDict, solved: dict[str, generation.Solved]) -> Data:
+def gather(config: ConfigDict, solved: dict[str, generation.Solved]) -> fourier.Data:
     """The systems that both sources have solved."""
     both = np.intersect1d(*(solved[name].index for name in SOURCES))
     if len(both) < config.batch_size or len(solved["test"].index) == 0:
@@ -163,7 +140,7 @@ def gather(config: ConfigDict, solved: dict[str, generation.Solved]) -> Data:
     train, test = w[: config.num_train], w[config.num_train :]
     u = [by_index(solved[name])[both].reshape(-1, *grid) for name in SOURCES]
     u_test = solved["test"].x.reshape(-1, *grid)
-    return Data(train[both], np.array(u), test[solved["test"].index], u_test)
+    return fourier.Data(train[both], np.array(u), test[solved["test"].index], u_test)
 
 
 def by_index(found: generation.Solved) -> np.ndarray:
@@ -173,75 +150,12 @@ def by_index(found: generation.Solved) -> np.ndarray:
     return x
 
 
-def network(config: ConfigDict) -> fourier.FourierOperator:
-    return fourier.FourierOperator(config.width, config.modes, config.num_layers, config.padding)
-
-
-def standardize(w: np.ndarray, mean: Any, scale: Any) -> jax.Array:
-    """What the network sees: log w of the inner cells, in units of its spread."""
-    return jnp.asarray((np.log(w[:, 1:-1, 1:-1]) - mean) / scale, jnp.float32)
-
-
-def relative_error(u: jax.Array, exact: jax.Array) -> jax.Array:
-    """(...,) of (..., s, s): the relative error in L2."""
-    norms = [jnp.sqrt(jnp.sum(v**2, axis=(-2, -1))) for v in (u - exact, exact)]
-    return norms[0] / norms[1]
-
-
-def train(config: ConfigDict, workdir: Path, data: Data) -> tuple[Model, dict[str, float]]:
-    """The operators after ``num_steps`` of Adam: same start and batches for both sources."""
-    net, logs = network(config), np.log(data.w[:, 1:-1, 1:-1])
-    mean, scale, unit = logs.mean(), logs.std(), data.u.std(axis=(1, 2, 3))
-    a = standardize(data.w, mean, scale)
-    u = jnp.asarray(data.u / unit[:, None, None, None], jnp.float32)
-    optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.num_steps))
-
-    def loss(params, u, index, a):
-        return jnp.mean(relative_error(net.apply(params, a[index]), u[index]))
-
-    def step(state, batch, key, a, u):
-        del key
-        params, moments = state
-        of_seeds = jax.vmap(jax.value_and_grad(loss), (0, None, 1, None))
-        values, gradients = jax.vmap(of_seeds, (0, 0, None, None))(params, u, batch, a)
-        updates, moments = optimizer.update(gradients, moments, params)
-        return (optax.apply_updates(params, updates), moments), dict(
-            zip(SOURCES, values, strict=True)
-        )
-
-    def batches(step):
-        """(batch_size, num_seeds) indices: epochs in an order of their own for each seed."""
-        per_epoch = len(a) // config.batch_size
-        epoch, part = divmod(step, per_epoch)
-        orders = np.random.default_rng((config.seed, epoch)).permuted(
-            np.tile(np.arange(len(a), dtype=np.int32), (config.num_seeds, 1)), axis=1
-        )
-        return orders[:, part * config.batch_size :][:, : config.batch_size].T.copy()
-
-    keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    params = jax.vmap(net.init, (0, None))(keys, a[:1])
-    params = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), params)
-    state = (params, optimizer.init(params))
-    (params, _), seconds = harness.train(workdir, config, state, step, batches, constants=(a, u))
-    return Model(params, mean, scale, unit), seconds
-
-
-def predict(config: ConfigDict, model: Model, w: np.ndarray) -> np.ndarray:
-    """(2, num_seeds, N, s, s) solutions."""
-    net = network(config)
-    apply = jax.jit(jax.vmap(jax.vmap(net.apply, (0, None)), (0, None)))
-    a = standardize(w, model.mean, model.scale)
-    parts = [
-        np.asarray(apply(model.params, a[i : i + config.batch_size]))
-        for i in range(0, len(a), config.batch_size)
-    ]
-    return np.concatenate(parts, axis=2) * model.unit[:, None, None, None, None]
-
-
-def summarize(config, solved, data: Data, predictions: np.ndarray, num_weights: int) -> dict:
+def summarize(
+    config, solved, data: fourier.Data, predictions: np.ndarray, num_weights: int
+) -> dict:
     """The costs of the data, how far the two sets differ, and the test errors."""
-    errors = np.asarray(relative_error(predictions, data.u_test)).mean(axis=-1)
-    difference = np.asarray(relative_error(*data.u))
+    errors = np.asarray(fourier.relative_error(predictions, data.u_test)).mean(axis=-1)
+    difference = np.asarray(fourier.relative_error(*data.u))
     results = {
         "num_weights": num_weights // (2 * config.num_seeds),
         "num_systems": len(data.w),
@@ -259,8 +173,8 @@ def cost(config: ConfigDict, found: generation.Solved, way: Way) -> dict[str, An
     """Means over the systems that were solved; the seconds are those of all."""
     return {
         "solver": way.solver,
-        "steps": float(found.steps.mean()),
-        "matvecs": float(found.matvecs.mean()),
+        "steps": float(found.steps.sum() / max(len(found.steps), 1)),
+        "matvecs": float(found.matvecs.sum() / max(len(found.steps), 1)),
         "seconds": float(found.seconds),
         "failed": config.num_train - len(found.index),
     }
@@ -298,7 +212,7 @@ def table(config: ConfigDict, results: dict[str, Any]) -> str:
     lines = [
         f"{config.num_train} systems of {config.size}^2, {config.matrix} matrix, "
         f"{config.field} fields, to {config.rtol:g}",
-        f"{'':<14}{'solver':<13}{'steps':>8}{'matvecs':>9}{'seconds':>9}{'ms each':>9}{'failed':>8}",
+        f"{'':<14}{'solver':<13}   steps  matvecs  seconds  ms each  failed",
     ]
     for name, row in results["costs"].items():
         lines.append(
@@ -327,35 +241,38 @@ def steps_in_order(config: ConfigDict, solved: dict[str, generation.Solved]) -> 
 COLOURS = (plots.BLUE, plots.ORANGE, plots.SKY, plots.GREEN, plots.GREY, plots.PURPLE)
 
 
-def draw(data: Data, predictions: np.ndarray, steps: dict, log: list[dict], figure: Figure):
+def draw(data: fourier.Data, predictions: np.ndarray, steps: dict, log: list[dict], figure: Figure):
     """A test system and its prediction; steps along the sequences; the errors in training."""
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.15))
+    draw_example(data, predictions, top)
+    left, right = bottom.subplots(1, 2)
+    for (name, curve), colour in zip(steps.items(), COLOURS, strict=False):
+        left.semilogy(curve, color=colour, linewidth=0.9, label=name)
+    left.set(xlabel="system, in the order of solution", ylabel="steps")
+    left.legend(ncols=3, fontsize=8)
+    numbers, training = (np.array([line[key] for line in log]) for key in ("step", "error"))
+    test = np.asarray(fourier.relative_error(predictions, data.u_test)).mean(axis=-1)
+    for i, (name, style, marker) in enumerate(zip(SOURCES, ("-", "--"), "ox", strict=True)):
+        right.semilogy(numbers, training[:, i], style, color=COLOURS[i])
+        right.plot([1.03 * numbers[-1]] * len(test[i]), test[i], marker, color=COLOURS[i])
+        right.plot([], [], style + marker, color=COLOURS[i], label=f"{name} ({marker}: test)")
+    right.set(xlabel="steps of training", ylabel="relative L2 error")
+    right.legend()
+
+
+def draw_example(data: fourier.Data, predictions: np.ndarray, figure: Any):
+    """The first test system: permeability, solution, prediction, error."""
     exact, predicted = data.u_test[0], predictions[0, 0, 0]
     images = (np.log10(data.w_test[0, 1:-1, 1:-1]), exact, predicted, predicted - exact)
     names = ("log10 permeability, not seen", "solution", "prediction", "error")
-    for axes, image, name in zip(top.subplots(1, 4), images, names, strict=True):
+    for axes, image, name in zip(figure.subplots(1, 4), images, names, strict=True):
         limit = np.abs(image).max()
         limits = (-limit, limit) if name == "error" else (image.min(), image.max())
         how = {"cmap": "RdBu_r" if name == "error" else "magma", "interpolation": "nearest"}
         shown = axes.imshow(image, vmin=limits[0], vmax=limits[1], **how)
         axes.set_title(name)
         axes.axis("off")
-        top.colorbar(shown, ax=axes, shrink=0.75, pad=0.02).outline.set_visible(False)
-    left, right = bottom.subplots(1, 2)
-    for (name, curve), colour in zip(steps.items(), COLOURS, strict=False):
-        left.semilogy(curve, color=colour, linewidth=0.9, label=name)
-    left.set(xlabel="system, in the order of solution", ylabel="steps")
-    left.legend(ncols=3, fontsize=8)
-    for name, colour in zip(SOURCES, COLOURS[:2], strict=True):
-        test = np.asarray(relative_error(predictions, data.u_test)).mean(axis=-1)
-        style = "-" if name == SOURCES[0] else "--"
-        curve = np.array([line[name] for line in log])
-        right.semilogy([line["step"] for line in log], curve, style, color=colour)
-        for error in test[SOURCES.index(name)]:
-            right.plot(log[-1]["step"] * 1.03, error, "o", color=colour, fillstyle="none")
-        right.plot([], [], style, color=colour, label=f"{name} (o: test)")
-    right.set(xlabel="steps of training", ylabel="relative L2 error")
-    right.legend()
+        figure.colorbar(shown, ax=axes, shrink=0.75, pad=0.02).outline.set_visible(False)
 
 
 if __name__ == "__main__":
