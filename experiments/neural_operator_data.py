@@ -160,6 +160,7 @@ def summarize(
         "num_weights": num_weights // (2 * config.num_seeds),
         "num_systems": len(data.w),
         "costs": {name: cost(config, solved[name], way) for name, way in ways(config).items()},
+        "error_of_mean": float(fourier.relative_error(data.u[1].mean(axis=0), data.u_test).mean()),
         "largest_difference": float(difference.max()),
         "mean_difference": float(difference.mean()),
         "test_error": {
@@ -173,6 +174,7 @@ def cost(config: ConfigDict, found: generation.Solved, way: Way) -> dict[str, An
     """Means over the systems that were solved; the seconds are those of all."""
     return {
         "solver": way.solver,
+        "num_chains": way.num_chains,
         "steps": float(found.steps.sum() / max(len(found.steps), 1)),
         "matvecs": float(found.matvecs.sum() / max(len(found.steps), 1)),
         "seconds": float(found.seconds),
@@ -192,10 +194,11 @@ def headline(config: ConfigDict, results: dict[str, Any]) -> str:
     )
     row = costs[fastest]
     return (
-        f"{config.num_train} Darcy systems of {config.size}^2 by {row['solver']}, sorted: "
-        f"{row['steps']:.0f} steps each, {row['seconds']:.2f} s in all; {told}. "
+        f"{config.num_train} Darcy systems of {config.size}^2 by {row['solver']}, sorted, "
+        f"chains: {row['num_chains']}: {row['steps']:.0f} steps each, {row['seconds']:.2f} s in all; {told}. "
         f"Test error of the neural operator {spread(errors['recycled'])} on recycled and "
-        f"{spread(errors['independent'])} on independent data"
+        f"{spread(errors['independent'])} on independent data; "
+        f"the mean solution's {results['error_of_mean']:.3f}"
     )
 
 
@@ -224,6 +227,7 @@ def table(config: ConfigDict, results: dict[str, Any]) -> str:
         f"{results['largest_difference'] / config.rtol:.2g} times the tolerance",
         f"test error ({results['num_weights']:,} weights, {config.num_seeds} seeds): "
         + ", ".join(f"{name} {spread(row)}" for name, row in results["test_error"].items()),
+        f"test error of the training solutions' mean {results['error_of_mean']:.4f}",
     ]
     return "\n".join(lines)
 

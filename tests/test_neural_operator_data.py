@@ -57,20 +57,26 @@ def test_every_system_is_solved_once_and_stands_where_it_was_given(tmp_path, sol
 
 
 def test_a_run_that_is_stopped_keeps_its_portions_and_solves_only_what_is_left(tmp_path):
+    signals = [signal.SIGTERM]  # one: a second would end the process
+
+    def stop_once():
+        if signals:
+            os.kill(os.getpid(), signals.pop())
+
     def stopped(A, b, recycle=None):
-        jax.debug.callback(os.kill, os.getpid(), signal.SIGTERM)
+        jax.debug.callback(stop_once)
         return recycled(A, b, recycle)
 
     with pytest.raises(SystemExit) as stop:
-        generation.generate(tmp_path / "stopped", sequence(stopped), {})
+        generation.generate(tmp_path / "stopped", sequence(stopped, num_chains=1), {})
     assert stop.value.code == 0
     kept = files(tmp_path / "stopped")
     assert list(kept) == ["000000.npz"]
-    solved = generation.generate(tmp_path / "stopped", sequence(), {})
+    solved = generation.generate(tmp_path / "stopped", sequence(num_chains=1), {})
     after = files(tmp_path / "stopped")
     assert len(after) == 3
     assert after["000000.npz"] == kept["000000.npz"]
-    whole = generation.generate(tmp_path / "whole", sequence(), {})
+    whole = generation.generate(tmp_path / "whole", sequence(num_chains=1), {})
     for ours, theirs in zip(solved[:4], whole[:4], strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
