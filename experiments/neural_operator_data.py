@@ -195,7 +195,8 @@ def headline(config: ConfigDict, results: dict[str, Any]) -> str:
     row = costs[fastest]
     return (
         f"{config.num_train} Darcy systems of {config.size}^2 by {row['solver']}, sorted, "
-        f"chains: {row['num_chains']}: {row['steps']:.0f} steps each, {row['seconds']:.2f} s in all; {told}. "
+        f"chains: {row['num_chains']}: {row['steps']:.0f} steps each, {row['seconds']:.2f} s "
+        f"in all; {told}. "
         f"Test error of the neural operator {spread(errors['recycled'])} on recycled and "
         f"{spread(errors['independent'])} on independent data; "
         f"the mean solution's {results['error_of_mean']:.3f}"
