@@ -53,7 +53,7 @@ class SpectralConvolution(nn.Module):
         if 2 * self.modes > min(rows, columns):
             raise ValueError(f"{self.modes} modes need {2 * self.modes} cells, got {x.shape[1:3]}")
         shape = (2, 2 * self.modes, self.modes, channels, channels)
-        real, imag = self.param("kernel", nn.initializers.normal(1 / channels), shape)
+        real, imag = self.param("kernel", nn.initializers.normal(1 / channels), shape, jnp.float32)
         spectrum = jnp.fft.rfft2(x, axes=(1, 2))[:, :, : self.modes]
         low = jnp.concatenate([spectrum[:, : self.modes], spectrum[:, -self.modes :]], axis=1)
         low = jnp.einsum("bijc,ijcd->bijd", low, jax.lax.complex(real, imag))

@@ -195,6 +195,7 @@ def small():
 
 def test_a_seed_learns_the_same_from_the_same_data(tmp_path):
     config = small()
+    config.num_steps = 200
     w = families.few_parameters(16, 18)
     u = np.array([exact_field(field) for field in w])
     data = fourier.Data(w, np.array([u, u]), w, u)
