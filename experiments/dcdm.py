@@ -12,7 +12,8 @@ takes a handful of steps, however large the grid and whatever obstacles stand in
 Expected: on 32^2, 64^2, 128^2 and 256^2 cells, trained on 64^2, the learned directions take 3.8,
 3.8, 3.8 and 5.4 steps to 1e-4 in the mean of 20 systems, at most 8; plain CG 44, 84, 164 and 321,
 with multigrid 5.0 to 5.7. In time multigrid is far ahead on a CPU: 12 ms against 310 on 256^2,
-where plain CG takes 75: a step with the network costs as much as two hundred without.
+where plain CG takes 75: a step with the network costs as much as two hundred without. The paper's
+network, trained on 32^2, takes 9.3 steps there, 16 on 64^2 and 46 on 128^2.
 
 The test grids are up to twice as wide as the training grid and have obstacles from pictures that
 training has not seen. Every method solves the same systems in float64 and stops on the true
