@@ -40,6 +40,7 @@ def get_config(arg=None):
         "minres",
         "block cg",
         "scipy splu",
+        "scipy splu, once",
         "pyamg cg",
         "gcrodr",
         "gcrodr, sorted",
