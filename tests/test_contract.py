@@ -96,7 +96,12 @@ TABLE = {
     **SOLVER_ROWS,
     **SPECTRAL_ROWS,
 }
-CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
+CASES = [
+    pytest.param(name, dtype, marks=[pytest.mark.slow] if slow else [])
+    for name, row in TABLE.items()
+    for dtype in row.dtypes
+    for slow in [name.startswith("krylov") and dtype != row.dtypes[0]]  # each compiles for seconds
+]
 
 
 def public_functions():

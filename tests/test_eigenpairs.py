@@ -211,6 +211,7 @@ def test_a_preconditioner_saves_lobpcg_most_of_its_steps():
     assert 5 * fast.num_steps < slow.num_steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("shape", [(60, 40), (40, 60), (4, 4)])
 def test_svds_equals_the_dense_decomposition(shape, dtype):

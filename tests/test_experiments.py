@@ -53,7 +53,10 @@ def test_there_are_experiments():
     assert "intrinsic_dimension" in NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n == NAMES[-1] else pytest.mark.slow) for n in NAMES],
+)
 def test_smoke_runs_offline_and_leaves_its_result_and_figure(name, tmp_path):
     done = run(name, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr

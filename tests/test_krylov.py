@@ -84,6 +84,7 @@ def test_operands_may_be_pytrees_of_odd_shapes(name):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEAST_SQUARES)
 def test_least_squares_between_spaces_of_pytrees(name):
     p = problem(name, n=30, dtype="float32")
@@ -103,6 +104,7 @@ def test_least_squares_between_spaces_of_pytrees(name):
     np.testing.assert_allclose(again["x"].ravel(), p.x, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_sparse_matrices_are_operators_too():
     p = problem("cg", n=30, dtype="float32", condition=10)
     for A in (sparse.BCOO.fromdense(p.A), np.asarray(p.A)):

@@ -67,6 +67,7 @@ def test_any_operand_may_be_the_mapped_one(over):
     np.testing.assert_array_equal(solve(*operands.values()).info.status, 0)
 
 
+@pytest.mark.slow
 def test_gradients_and_maps_commute():
     As, bs = systems("cg")
 

@@ -193,6 +193,7 @@ def small():
     return config
 
 
+@pytest.mark.slow
 def test_a_seed_learns_the_same_from_the_same_data(tmp_path):
     config = small()
     config.num_steps = 200
@@ -213,6 +214,7 @@ def exact_field(w):
     return spsolve(families.conservative_matrix(w).tocsc(), b).reshape(size, size)
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_same_folder_solves_and_trains_nothing(tmp_path):
     with jax.enable_x64(False):
         first = neural_operator_data.run(small(), tmp_path)

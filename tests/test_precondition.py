@@ -82,6 +82,7 @@ def test_on_a_grid_each_is_symmetric_positive_definite(shape):
         assert_positive_definite(M, like)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", grid_preconditioners((4,)))
 def test_a_preconditioner_goes_through_jit_and_vmap_and_keeps_the_dtype(name):
     M = grid_preconditioners((12, 7))[name]
@@ -166,6 +167,7 @@ def test_spectral_bound_of_the_laplacian():
     assert 7.98 < bound < 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(64, 64), (129, 100), (300,), (20, 17, 24)])
 def test_multigrid_steps_do_not_grow_with_the_grid(shape):
     A = operators.diffusion(jnp.ones(shape))
@@ -248,6 +250,7 @@ def test_nystrom_takes_pytrees():
     )
 
 
+@pytest.mark.slow
 def test_nystrom_takes_the_steps_away_from_a_kernel_system():
     """The paper's claim, on a Gaussian kernel of 500 points: thousands of steps become a few."""
     X = jnp.asarray(np.random.default_rng(0).random((500, 2)))

@@ -139,6 +139,7 @@ def test_a_dependent_space_does_no_harm(name):
     assert np.linalg.matrix_rank(after.U) == K
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECYCLING)
 def test_preconditioned_warm_started_and_on_pytrees(name):
     A, b = slow_problem(name)
@@ -171,6 +172,7 @@ def test_preconditioned_warm_started_and_on_pytrees(name):
     assert abs(int(other.num_steps) - int(info.num_steps)) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECYCLING)
 def test_lanes_of_a_vmap_carry_their_own_space(name):
     systems = [slow_problem(name, seed=seed) for seed in range(3)]
@@ -212,6 +214,7 @@ def test_gradients_with_a_space_equal_those_of_the_dense_solve(name, dtype):
         np.testing.assert_allclose(a, d, atol=1e-6 * np.abs(d).max())
 
 
+@pytest.mark.slow
 def test_a_hermitian_adjoint_reuses_the_space():
     A, b = slow_problem("recycled_cg")
     space = jax.jit(SOLVERS["recycled_cg"])(A, b)[1]
@@ -231,6 +234,7 @@ def test_a_hermitian_adjoint_reuses_the_space():
     assert products_of_gradient(space) < products_of_gradient(None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECYCLING)
 def test_a_failed_solve_hands_on_the_space_that_came(name):
     A, b = slow_problem(name)

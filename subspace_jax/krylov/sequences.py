@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from subspace_jax.krylov._solution import Info
 from subspace_jax.typing import Array, Float, Inexact, Integer, LinearMap, PyTree
@@ -23,7 +24,9 @@ _CHUNK = 512
 
 
 def sort_systems(
-    features: Inexact[Array, "N *shape"], *, max_greedy: int = 10_000
+    features: Inexact[Array, "N *shape"] | Inexact[np.ndarray, "N *shape"],
+    *,
+    max_greedy: int = 10_000,
 ) -> Integer[Array, " N"]:
     """An order in which neighbours are similar: from the first on, always to the nearest unused.
 
