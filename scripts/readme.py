@@ -40,7 +40,8 @@ def generated() -> str:
 
 def _device(record: dict) -> str:
     cores = f", {record['cpu_count']} cores" if record["backend"] == "cpu" else ""
-    return f"{record['device_kind']}{cores}, {record['dtype']}, jax {record['versions']['jax']}"
+    dtype = record.get("config", {}).get("dtype", record["dtype"])
+    return f"{record['device_kind']}{cores}, {dtype}, jax {record['versions']['jax']}"
 
 
 def main() -> None:
