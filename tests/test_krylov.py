@@ -13,6 +13,7 @@ from tests.problems import (
     ALL,
     GENERAL,
     LEAST_SQUARES,
+    RECYCLING,
     SQUARE,
     call,
     matrix,
@@ -251,7 +252,7 @@ def test_refinement_reaches_float64_with_float32_solves():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", [*SQUARE, *LEAST_SQUARES])
+@pytest.mark.parametrize("name", [n for n in ALL if n not in RECYCLING])
 def test_fixed_steps_equal_stopped_ones(name):
     p = problem(name, n=60)
     options = {"restart": 5} if "gmres" in name else {}
