@@ -2,7 +2,7 @@
 
     python -m experiments.dcdm --config=configs/dcdm.py:OPTIONS
 
-Options: ``demo`` (no training: the weights in experiments/results), ``paper`` (the paper's network
+Options: ``demo`` (a minute: the weights in experiments/results), ``paper`` (the paper's network
 in place of ours), ``d3`` (solids), ``smoke`` (seconds).
 """
 
@@ -41,6 +41,8 @@ def get_config(arg=None):
         config.test_sizes = (16, 32, 64)
     if options.demo:
         config.weights = "experiments/results/dcdm.msgpack"
+        config.test_sizes, config.num_repeats = (32, 128), 1
+        config.methods = ("cg", "multigrid", "dcdm")
     if options.smoke:
         config.size, config.test_sizes = 16, (16,)
         config.num_masks = config.num_test_masks = config.num_repeats = 1
