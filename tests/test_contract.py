@@ -96,12 +96,14 @@ TABLE = {
     **SOLVER_ROWS,
     **SPECTRAL_ROWS,
 }
-CASES = [
-    pytest.param(name, dtype, marks=[pytest.mark.slow] if slow else [])
-    for name, row in TABLE.items()
-    for dtype in row.dtypes
-    for slow in [name.startswith("krylov") and dtype != row.dtypes[0]]  # each compiles for seconds
-]
+CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
+
+
+def unless_slow(cases, *, all_dtypes):
+    """The cases, those of solvers marked: each compiles for seconds, and has tests of its own."""
+    for name, *dtype in cases:
+        slow = name.startswith("krylov") and (all_dtypes or dtype != [TABLE[name].dtypes[0]])
+        yield pytest.param(name, *dtype, marks=[pytest.mark.slow] if slow else [])
 
 
 def public_functions():
@@ -135,7 +137,7 @@ def tolerance(dtype):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "dtype"), CASES)
+@pytest.mark.parametrize(("name", "dtype"), unless_slow(CASES, all_dtypes=False))
 def test_jit_gives_the_same_and_traces_once(name, dtype):
     function, first, second = TABLE[name].function, operands(name, dtype), operands(name, dtype, 1)
     chex.clear_trace_counter()
@@ -145,7 +147,7 @@ def test_jit_gives_the_same_and_traces_once(name, dtype):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "dtype"), CASES)
+@pytest.mark.parametrize(("name", "dtype"), unless_slow(CASES, all_dtypes=True))
 def test_vmap_equals_one_call_after_another(name, dtype):
     function, first, second = TABLE[name].function, operands(name, dtype), operands(name, dtype, 1)
     function = jax.jit(function)
@@ -163,7 +165,9 @@ def test_dtype_out_is_dtype_in(name, dtype):
         assert leaf.dtype in expected or name == "tree.size"
 
 
-@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.grad])
+@pytest.mark.parametrize(
+    "name", unless_slow([(name,) for name, row in TABLE.items() if row.grad], all_dtypes=True)
+)
 def test_derivatives_equal_finite_differences(name):
     with jax.enable_x64(True):
         check_grads(

@@ -96,6 +96,7 @@ def simple(spectrum, which, k):
     return ends.get(which, np.r_[gaps[: k // 2], gaps[k // 2 - k :]]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", list(ARPACK))
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_all_pairs_of_a_small_matrix(n, which):
@@ -168,6 +169,7 @@ def test_too_few_restarts_and_numbers_that_are_none_are_reported():
 MULTIPLE = np.r_[np.linspace(0, 1, 80), [2.0] * 3, [3.0] * 2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("which", ["largest", "smallest"])
 def test_lobpcg_finds_multiple_eigenvalues_with_their_multiplicity(which, dtype):

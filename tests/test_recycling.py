@@ -194,6 +194,7 @@ def test_lanes_of_a_vmap_carry_their_own_space(name):
         np.testing.assert_allclose(x[lane], y, atol=1e-6 * np.abs(y).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("name", RECYCLING)
 def test_gradients_with_a_space_equal_those_of_the_dense_solve(name, dtype):
