@@ -146,7 +146,7 @@ WRONG = {
     "need one common leading axis": lambda As, b: sequence({"A": As, "c": As[:2]}, b),
     "7 systems in params, 3 right-hand sides": lambda As, b: sequence(As, jnp.ones((3, 40))),
     r"order must have shape \(7,\)": lambda As, b: sequence(As, b, order=jnp.arange(3)),
-    "num_chains must be an integer from 1 to 7": lambda As, b: sequence(As, b, num_chains=8),
+    "num_chains must be at most 7 here, got 8": lambda As, b: sequence(As, b, num_chains=8),
     "features need a leading axis": lambda As, b: krylov.sort_systems(jnp.zeros((0, 3))),
 }
 

@@ -11,10 +11,7 @@ one more, untimed run. A stream is the time in which one vector of n numbers is 
 x -> a x + 1 in the same turns. PETSc is not among the peers: PyPI has no wheel of it.
 """
 
-import argparse
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import solvax
 
-from experiments import records
+from scripts.bench import _report
 from scripts.bench import _systems as systems
 from scripts.bench._solvers import (
     Entry,
@@ -39,7 +36,6 @@ from scripts.bench._solvers import (
 from subspace_jax import krylov
 from subspace_jax.krylov import precondition
 
-OUTPUT = Path(__file__).resolve().parents[2] / "experiments/results/bench-krylov.json"
 STEPS = 100
 PEERS = ("jax", "lineax", "solvax")
 
@@ -63,7 +59,7 @@ def fixed_steps(quick: bool) -> Iterator[Measured]:
         system = systems.poisson(size, size)
         with jax.enable_x64(dtype == "float64"):
             *measured, floor = compare(
-                system, dtype, entries, seconds=_share(quick, 20), counts=size < 1000
+                system, dtype, entries, seconds=_report.share(quick, 20), counts=size < 1000
             )
         stream = np.median(floor.milliseconds) / (2 * STEPS)
         for m in measured:
@@ -90,7 +86,7 @@ def small(quick: bool) -> Iterator[Measured]:
     ]
     for entries in groups:
         yield from compare(
-            systems.poisson(32, 32), "float32", entries, seconds=_share(quick, 3), rounds=30
+            systems.poisson(32, 32), "float32", entries, seconds=_report.share(quick, 3), rounds=30
         )
 
 
@@ -100,7 +96,7 @@ def to_tolerance(quick: bool) -> Iterator[Measured]:
         for make, entries in _problems(quick):
             system = make()
             systems.check(system)
-            yield from compare(system, "float64", entries, seconds=_share(quick, 8))
+            yield from compare(system, "float64", entries, seconds=_report.share(quick, 8))
 
 
 def _problems(quick: bool) -> list[tuple[Callable[[], systems.System], list[Entry]]]:
@@ -193,7 +189,9 @@ def many_systems(quick: bool) -> Iterator[Measured]:
     with jax.enable_x64(True):
         for count, size in [(8, 8)] if quick else [(64, 64), (256, 32), (4096, 16)]:
             system = systems.batch(count, size)
-            yield from compare(system, "float64", entries, seconds=_share(quick, 15), counts=False)
+            yield from compare(
+                system, "float64", entries, seconds=_report.share(quick, 15), counts=False
+            )
 
 
 def gradients(quick: bool) -> Iterator[Measured]:
@@ -219,7 +217,7 @@ def gradients(quick: bool) -> Iterator[Measured]:
     with jax.enable_x64(True):
         system = systems.differentiated(16 if quick else 128)
         yield from compare(
-            system, "float64", list(map(of, entries)), seconds=_share(quick, 8), counts=False
+            system, "float64", list(map(of, entries)), seconds=_report.share(quick, 8), counts=False
         )
 
 
@@ -246,14 +244,10 @@ def in_float32(quick: bool) -> Iterator[Measured]:
     ]  # fmt: skip
     for condition in (1e4, 1e6):
         system = systems.dense(n, condition=condition)
-        yield from compare(system, "float32", entries, seconds=_share(quick, 3))
+        yield from compare(system, "float32", entries, seconds=_report.share(quick, 3))
 
 
 SECTIONS = (fixed_steps, small, to_tolerance, many_systems, gradients, in_float32)
-
-
-def _share(quick: bool, seconds: float) -> float:
-    return 0.3 if quick else seconds
 
 
 def row(m: Measured) -> dict[str, Any]:
@@ -303,25 +297,14 @@ def _spans(ratios: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, a second a section")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
-    arguments = parser.parse_args()
-    load, measured = os.getloadavg()[0], {}
-    for section in SECTIONS:
-        measured[section.__name__] = []
-        for m in section(arguments.quick):
-            measured[section.__name__].append(m)
-            print(row(m), flush=True)
-    record = {
-        "benchmark": "krylov",
-        "title": "Krylov solvers beside their peers",
-        "protocol": "median (minimum) of 3 to 90 interleaved calls",
-        "summary": summary(measured),
-        "rows": [row(m) for section in measured.values() for m in section],
-        "load_average": {"before": load, "after": os.getloadavg()[0]},
-    }
-    records.write_json(arguments.output, record | records.provenance())
+    _report.run(
+        "krylov",
+        "Krylov solvers beside their peers",
+        "median (minimum) of 3 to 90 interleaved calls",
+        SECTIONS,
+        row,
+        summary,
+    )
 
 
 if __name__ == "__main__":

@@ -13,11 +13,8 @@ residual, by matrices
 assembled without JAX. The section ``chains`` solves the same chains side by side and in turn.
 """
 
-import argparse
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,12 +25,12 @@ from jax.tree_util import Partial
 from scipy import sparse
 from threadpoolctl import ThreadpoolController
 
-from experiments import families, records
+from experiments import families
+from scripts.bench import _report
 from scripts.bench._solvers import Entry, Measured, compare
 from scripts.bench._systems import System
 from subspace_jax import krylov
 
-OUTPUT = Path(__file__).resolve().parents[2] / "experiments/results/bench-recycling.json"
 RTOL, MANY = 1e-5, 20_000
 COEFFICIENTS = {"full field": families.full_coefficients, "3 parameters": families.few_parameters}
 
@@ -107,7 +104,9 @@ def sequences(quick: bool) -> Iterator[Measured]:
         entries = general + (definite if family is families.CONSERVATIVE else [])
         for coefficients in COEFFICIENTS:
             system = darcy(family, coefficients, num, size)
-            for m in compare(system, "float64", entries, seconds=_share(quick, 20), counts=False):
+            for m in compare(
+                system, "float64", entries, seconds=_report.share(quick, 20), counts=False
+            ):
                 yield m._replace(matvecs=count_matvecs(m))
 
 
@@ -127,7 +126,7 @@ def chains(quick: bool) -> Iterator[Measured]:
         ours(krylov.gcrodr, f"gcrodr, {num_chains} chains by vmap", num_chains=num_chains),
         Entry(f"gcrodr, {num_chains} chains in turn", "ours", one_by_one),
     ]
-    yield from compare(system, "float64", entries, seconds=_share(quick, 20), counts=False)
+    yield from compare(system, "float64", entries, seconds=_report.share(quick, 20), counts=False)
 
 
 SECTIONS = (sequences, chains)
@@ -151,10 +150,6 @@ def count_matvecs(m: Measured) -> int:
     solve = jax.jit(lambda ws, bs: m.entry.solve(Partial(product, ws), bs))
     jax.block_until_ready(solve(*A.args, jnp.asarray(m.system.b, m.dtype)))
     return round(count / len(m.system.b))
-
-
-def _share(quick: bool, seconds: float) -> float:
-    return 0.3 if quick else seconds
 
 
 def row(m: Measured) -> dict[str, Any]:
@@ -188,27 +183,16 @@ def summary(measured: dict[str, list[Measured]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, a second a section")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
-    arguments = parser.parse_args()
-    load, measured = os.getloadavg()[0], {}
     blas = ThreadpoolController().limit(limits=1, user_api="blas")
     with blas, jax.enable_x64(True):
-        for section in SECTIONS:
-            measured[section.__name__] = []
-            for m in section(arguments.quick):
-                measured[section.__name__].append(m)
-                print(row(m), flush=True)
-        record = {
-            "benchmark": "recycling",
-            "title": "Recycling beside solvax's",
-            "protocol": "median (minimum) of 3 to 30 interleaved calls",
-            "summary": summary(measured),
-            "rows": [row(m) for section in measured.values() for m in section],
-            "load_average": {"before": load, "after": os.getloadavg()[0]},
-        }
-        records.write_json(arguments.output, record | records.provenance())
+        _report.run(
+            "recycling",
+            "Recycling beside solvax's",
+            "median (minimum) of 3 to 30 interleaved calls",
+            SECTIONS,
+            row,
+            summary,
+        )
 
 
 if __name__ == "__main__":

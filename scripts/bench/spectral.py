@@ -9,11 +9,7 @@ of eigenvectors is the largest ||A v - <v, A v> v|| / |A|; of a basis, |Q^T Q - 
 log-determinants the relative error against the exact one, from the known spectrum.
 """
 
-import argparse
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +22,12 @@ from jax.tree_util import Partial
 from matfree import decomp, stochtrace
 from matfree import funm as matfree_funm
 
-from experiments import records
+from scripts.bench import _report
 from scripts.bench import _systems as systems
 from scripts.bench._solvers import Entry, Measured, compare
 from scripts.bench.krylov import row
 from subspace_jax import krylov
 
-OUTPUT = Path(__file__).resolve().parents[2] / "experiments/results/bench-spectral.json"
 SHIFT, TIME = 1e-2, 1.0
 
 
@@ -114,10 +109,10 @@ def restarted(quick: bool) -> Iterator[Measured]:
     size = 32 if quick else 256
     for task in (stencil(size, "pairs"), decaying(size**2)):
         entries = [ours("largest"), arpack("largest", "LA")]
-        yield from compare(task, "float64", entries, seconds=_share(quick, 25))
+        yield from compare(task, "float64", entries, seconds=_report.share(quick, 25))
     smallest = [ours("smallest"), arpack("smallest", "SA")]
     task = stencil(16 if quick else 64, "pairs")
-    yield from compare(task, "float64", smallest, seconds=_share(quick, 10))
+    yield from compare(task, "float64", smallest, seconds=_report.share(quick, 10))
 
 
 def blocks(quick: bool) -> Iterator[Measured]:
@@ -147,12 +142,12 @@ def blocks(quick: bool) -> Iterator[Measured]:
         Entry(f"lobpcg, {steps} steps", "ours", ours(rtol=0.0, maxiter=steps), batches=True),
         Entry(f"lobpcg, {steps} steps", "jax", from_jax(m=steps, tol=0.0), batches=True),
     ]
-    yield from compare(stencil(size, "pairs"), "float64", entries, seconds=_share(quick, 25))
+    yield from compare(stencil(size, "pairs"), "float64", entries, seconds=_report.share(quick, 25))
     entries = [
         Entry("lobpcg", "ours", ours(rtol=tol), batches=True),
         Entry("lobpcg", "jax", from_jax(m=200, tol=1e-12), batches=True),
     ]
-    yield from compare(decaying(size**2), "float64", entries, seconds=_share(quick, 25))
+    yield from compare(decaying(size**2), "float64", entries, seconds=_report.share(quick, 25))
 
 
 def fixed_steps(quick: bool) -> Iterator[Measured]:
@@ -197,7 +192,7 @@ def fixed_steps(quick: bool) -> Iterator[Measured]:
             Entry(label, "matfree", theirs, batches=True),
         ]
         task = stencil(size, kind)
-        yield from compare(task, "float64", entries, seconds=_share(quick, 20), counts=False)
+        yield from compare(task, "float64", entries, seconds=_report.share(quick, 20), counts=False)
 
 
 def _our_heat(steps: int) -> Callable:
@@ -210,40 +205,27 @@ def _our_heat(steps: int) -> Callable:
 SECTIONS = (restarted, blocks, fixed_steps)
 
 
-def _share(quick: bool, seconds: float) -> float:
-    return 0.3 if quick else seconds
-
-
-def summary(measured: list[Measured]) -> str:
+def summary(measured: dict[str, list[Measured]]) -> str:
     """One sentence out of the ratios."""
     rivals = [
         f"{m.ratio:.2f} ({m.entry.solver}, {m.system.name}: {m.entry.library})"
-        for m in measured
+        for found in measured.values()
+        for m in found
         if m.entry.library != "ours"
     ]
     return "in times of ours the peers take " + ", ".join(rivals)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, a second a section")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
-    arguments = parser.parse_args()
-    load, measured = os.getloadavg()[0], []
     with jax.enable_x64(True):
-        for section in SECTIONS:
-            for m in section(arguments.quick):
-                measured.append(m)
-                print(row(m), flush=True)
-    record: dict[str, Any] = {
-        "benchmark": "spectral",
-        "title": "Spectral Krylov methods beside their peers",
-        "protocol": "median (minimum) of 3 to 30 interleaved calls",
-        "summary": summary(measured),
-        "rows": [row(m) for m in measured],
-        "load_average": {"before": load, "after": os.getloadavg()[0]},
-    }
-    records.write_json(arguments.output, record | records.provenance())
+        _report.run(
+            "spectral",
+            "Spectral Krylov methods beside their peers",
+            "median (minimum) of 3 to 30 interleaved calls",
+            SECTIONS,
+            row,
+            summary,
+        )
 
 
 if __name__ == "__main__":

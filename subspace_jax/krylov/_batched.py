@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from subspace_jax.krylov._operands import check_count
 from subspace_jax.typing import PyTree
 
 
@@ -29,8 +30,7 @@ def batched(solver: Callable[..., Any], *, chunk: int = 1) -> Callable[..., Any]
     Raises:
         ValueError: ``chunk`` < 1; on the call, leading axes that differ.
     """
-    if chunk != int(chunk) or chunk < 1:
-        raise ValueError(f"chunk must be an integer of at least 1, got {chunk}")
+    chunk = check_count("chunk", chunk, 1)
 
     def solve_all(*operands: PyTree, **options: Any) -> Any:
         sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(operands)}

@@ -8,7 +8,7 @@ from jax.scipy.linalg import solve_triangular
 
 from subspace_jax.krylov._arithmetic import hypot, times
 from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
-from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
+from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance, check_count
 from subspace_jax.krylov._problem import solve
 from subspace_jax.krylov._rows import combine, orthogonalize
 from subspace_jax.krylov._solution import Solution, Status
@@ -105,10 +105,9 @@ def fgmres(
 
 
 def _restarted(A, b, x0, options, restart, *, flexible) -> Solution:
-    if restart != int(restart) or restart < 1:
-        raise ValueError(f"restart must be an integer of at least 1, got {restart}")
+    restart = check_count("restart", restart, 1)
     return solve(
-        lambda system: _method(system, int(restart), flexible=flexible),
+        lambda system: _method(system, restart, flexible=flexible),
         A, b, x0, options, hermitian=False, transposed_preconditioner=not flexible,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from subspace_jax import tree
 from subspace_jax.krylov import _problem as problem
 from subspace_jax.krylov._arithmetic import norm_of, times
 from subspace_jax.krylov._iterate import RUNNING
-from subspace_jax.krylov._operands import Options, Tolerance, vector
+from subspace_jax.krylov._operands import Options, Tolerance, check_count, vector
 from subspace_jax.krylov._solution import Info, Solution, Status
 from subspace_jax.linalg.operators import as_callable
 from subspace_jax.typing import LinearMap, PyTree
@@ -66,8 +66,7 @@ def refine(
         )
     if rtol is None:
         raise ValueError("refine stops at a tolerance: rtol must not be None")
-    if max_refinements != int(max_refinements) or max_refinements < 0:
-        raise ValueError(f"max_refinements must be an integer >= 0, got {max_refinements}")
+    max_refinements = check_count("max_refinements", max_refinements, 0)
     options = Options(_single(A), rtol, atol, max_refinements, AT=AT, adjoint_rtol=adjoint_rtol)
     return problem.solve(solve, A, b, x0, options, hermitian=False, name="A", run=_run,
         adjoint_preconditioner=None if AT is None else _single(AT),

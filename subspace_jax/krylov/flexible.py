@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from subspace_jax import tree
 from subspace_jax.krylov._arithmetic import times
 from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
-from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
+from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance, check_count
 from subspace_jax.krylov._problem import solve
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import Array, LinearMap, PyTree
@@ -61,13 +61,12 @@ def flexible_cg(
 
     Reference: Notay (2000); Kaneda et al. (2023), algorithm 1.
     """
-    if num_conjugate != int(num_conjugate) or num_conjugate < 0:
-        raise ValueError(f"num_conjugate must be an integer of at least 0, got {num_conjugate}")
+    num_conjugate = check_count("num_conjugate", num_conjugate, 0)
     options = Options(
         direction, rtol, atol, maxiter, history, check_every, AT, adjoint_rtol, inner_product
     )
     return solve(
-        lambda system: _method(system, int(num_conjugate)), A, b, x0, options,
+        lambda system: _method(system, num_conjugate), A, b, x0, options,
         hermitian=True, name="direction",
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from subspace_jax.krylov._operands import (
     InnerProduct,
     Options,
     Tolerance,
+    check_count,
     check_same_spaces,
     vector,
 )
@@ -159,8 +160,8 @@ def recycled_cg(
     options = Options(
         preconditioner, rtol, atol, maxiter, history, check_every, AT, adjoint_rtol, inner_product
     )
-    k = _natural("num_recycled", num_recycled)
-    num_directions = _natural("num_directions", num_directions)
+    k = check_count("num_recycled", num_recycled, 1)
+    num_directions = check_count("num_directions", num_directions, 1)
     recycling = _Recycling(
         lambda system, space: _deflated_cg(system, space, num_directions),
         lambda system, space: _conjugate_pair(system, *space),
@@ -174,7 +175,7 @@ def solve_deflated(
     A, b, x0, options: Options, restart, num_recycled, recycle=None, same_operator=False
 ) -> tuple[Solution, RecycleSpace]:
     """`gcrodr` with its options in one piece."""
-    m, k = _natural("restart", restart), _natural("num_recycled", num_recycled)
+    m, k = check_count("restart", restart, 1), check_count("num_recycled", num_recycled, 1)
     if k >= m:
         raise ValueError(f"need num_recycled < restart, got {k} and {m}")
     recycling = _Recycling(
@@ -333,9 +334,3 @@ def _checked(recycle: RecycleSpace, zeros: PyTree) -> RecycleSpace:
     for name, rows in zip(("recycle.U", "recycle.C"), recycle, strict=True):
         check_same_spaces(name, rows, "num_recycled vectors like b", zeros)
     return recycle
-
-
-def _natural(name: str, value: int) -> int:
-    if value != int(value) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value}")
-    return int(value)

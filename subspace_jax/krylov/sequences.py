@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from subspace_jax.krylov._operands import check_count
 from subspace_jax.krylov._solution import Info
+from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, Float, Inexact, Integer, LinearMap, PyTree
 
 __all__ = ["solve_sequence", "sort_systems"]
@@ -99,8 +101,7 @@ def solve_sequence(
         raise ValueError(f"{num} systems in params, {_num_systems(bs)} right-hand sides in bs")
     if order is not None and order.shape != (num,):
         raise ValueError(f"order must have shape ({num},), got {order.shape}")
-    if num_chains != int(num_chains) or not 1 <= num_chains <= num:
-        raise ValueError(f"num_chains must be an integer from 1 to {num}, got {num_chains}")
+    num_chains = check_count("num_chains", num_chains, 1, num)
 
     def solve(space, index):
         here = jnp.minimum(index, num - 1)
@@ -117,7 +118,7 @@ def solve_sequence(
     shapes = jax.eval_shape(cold, jnp.int32(0))
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     order = jnp.arange(num) if order is None else order
-    chains = _chains(order, num, int(num_chains))
+    chains = _chains(order, num, num_chains)
     scan = partial(jax.lax.scan, solve, empty)
     _, solutions = jax.vmap(scan)(chains) if num_chains > 1 else scan(chains[0])
     return _in_callers_order(solutions, order, batched=num_chains > 1)
@@ -164,8 +165,8 @@ def _principal(features: Array) -> Float[Array, "N c"]:
     if jnp.iscomplexobj(features):
         features = jnp.concatenate([features.real, features.imag], axis=1)
     centred = features - jnp.mean(features, axis=0)
-    _, vectors = jnp.linalg.eigh(jnp.matmul(centred.T, centred))
-    return jnp.matmul(centred, vectors[:, -_COMPONENTS:])
+    _, vectors = jnp.linalg.eigh(matmul(centred.T, centred))
+    return matmul(centred, vectors[:, -_COMPONENTS:])
 
 
 def _gray_rank(components: Float[Array, "N c"]) -> Integer[Array, " N"]:
