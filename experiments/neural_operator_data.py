@@ -8,15 +8,14 @@ Fourier neural operator learns the same from it: test error 0.02 on either.
     python -m experiments.neural_operator_data --config=configs/neural_operator_data.py:released
     python -m experiments.neural_operator_data --config=configs/neural_operator_data.py:paper
 
-Expected, on two busy CPU cores, 480 conservative systems of 48^2 to 1e-5 (3.5 minutes in all):
-GMRES(40) takes 204 steps and 6.5 to 8 ms a system, recycled CG 75 and 1.5 to 2.6 ms in one chain,
-87 and 2.6 to 3.8 ms in four. So recycling saves time against the paper's baseline, but none against
-plain CG: 139 steps and 1 ms. Sorting saves 1 % of the steps of these independent fields. The two
+Expected, on two quiet CPU cores, 480 conservative systems of 48^2 to 1e-5 (1.5 minutes in all):
+GMRES(40) takes 204 steps and 7.3 ms a system, recycled CG 75 and 1.3 ms in one chain, 87 and 1.7 ms
+in four. So recycling saves time against the paper's baseline, but none against plain CG: 139 steps
+and 0.9 ms. Sorting saves 1 % of the steps of these independent fields. The two
 data sets differ by at most 1.5e-6, and the test error is 0.0053 (0.0052 to 0.0055 over two seeds)
 on both; the mean of the training solutions has 0.056. The contrast of these fields is low, so the
 problem is easier than one with an error of 0.02. Each of four chains starts without a space, in
-every portion: more steps, and more seconds on a CPU. The ranges are of two runs, the second beside
-other work on the same cores.
+every portion: more steps, and more seconds on a CPU.
 
 Solves are in float64, training in float32. Seconds are of the solves alone, without compilation.
 Test errors are measured on systems of their own, solved one by one to a tolerance of 1e-10. A run
