@@ -67,7 +67,8 @@ class Method(NamedTuple):
     drop: float | None = None
     """The recurrence's error relative to the last true one that asks for a check."""
     max_idle: int | None = None
-    """Fresh starts in a row without a gain of 1e-3 that mean stagnation; None: no such test."""
+    """Fresh starts without a gain of 1e-3 in all that mean stagnation, once they have taken as many
+    steps as all before them; None: no such test."""
 
 
 class Limits(NamedTuple):
@@ -76,6 +77,14 @@ class Limits(NamedTuple):
     maxiter: int
     history: bool
     check_every: int
+
+
+class _Gain(NamedTuple):
+    """The last time that the true error fell by 1e-3, and the fresh starts since."""
+
+    error: Any
+    num_steps: Any
+    num_idle: Any
 
 
 class _Outer(NamedTuple):
@@ -87,7 +96,7 @@ class _Outer(NamedTuple):
     """The recurrence's error that asks for the next check."""
     fresh: Any
     """The recurrence starts anew from the true residual."""
-    num_idle: Any
+    gain: _Gain
     status: Any
     num_steps: Any
     num_matvecs: Any
@@ -227,9 +236,9 @@ def _begin(system: System, method: Method, limits: Limits) -> _Outer:
     matvecs = (system.x0 is not None) + system.error_matvecs
     zero = jnp.zeros((), jnp.int32)
     return _Outer(
-        x, r, norm, error, _target(system, method, error, 1, False), jnp.array(True), zero,
-        status.astype(jnp.int32), zero, jnp.int32(matvecs), state, method.memory, (x, norm, error),
-        history,
+        x, r, norm, error, _target(system, method, error, 1, False), jnp.array(True),
+        _Gain(error, zero, zero), status.astype(jnp.int32), zero, jnp.int32(matvecs), state,
+        method.memory, (x, norm, error), history,
     )  # fmt: skip
 
 
@@ -245,8 +254,11 @@ def _check(
     limited = state.error < error / 2  # the recurrence has run ahead of the truth
     restart = state.status == RESTART
     counted = restart if method.resumes else True
-    num_idle = jnp.where(error > 0.999 * outer.error, outer.num_idle + counted, 0)
-    idle = jnp.asarray(method.max_idle is not None and num_idle >= (method.max_idle or 0))
+    since = outer.gain._replace(num_idle=outer.gain.num_idle + counted)
+    now = _Gain(error, jnp.int32(num_steps), jnp.zeros((), jnp.int32))
+    gain = jax.tree.map(partial(jnp.where, error > 0.999 * outer.gain.error), since, now)
+    idle = jnp.asarray(method.max_idle is not None and gain.num_idle >= (method.max_idle or 0))
+    idle &= num_steps >= 2 * gain.num_steps
     verdicts = (  # the last that holds is the status
         (num_steps >= limits.maxiter, Status.MAX_STEPS),
         (limited & (error > outer.error / 2), Status.ATTAINABLE_ACCURACY),
@@ -269,7 +281,7 @@ def _check(
     ratio = jnp.where(limited | restart, 1, jnp.minimum(state.error / error, 1))
     return _Outer(
         x, r, norm, error, _target(system, method, error, ratio, limited),
-        limited | restart, num_idle, status.astype(jnp.int32),
+        limited | restart, gain, status.astype(jnp.int32),
         num_steps, outer.num_matvecs + done, state if method.resumes else None, memory, best,
         None,
     )  # fmt: skip
