@@ -2,5 +2,6 @@
 
 from subspace_jax.manifolds import grassmann
 from subspace_jax.manifolds._manifold import Geometry, Manifold
+from subspace_jax.manifolds.head import GrassmannHead
 
-__all__ = ["Geometry", "Manifold", "grassmann"]
+__all__ = ["Geometry", "GrassmannHead", "Manifold", "grassmann"]
