@@ -13,8 +13,10 @@ from jax.test_util import check_grads
 from subspace_jax import krylov, linalg, optim, projections, tree
 from subspace_jax.krylov import precondition
 from subspace_jax.linalg import operators
+from subspace_jax.manifolds import grassmann, head
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
 from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
+from tests.rows_riemannian import RIEMANNIAN_ROWS
 from tests.rows_spectral import SPECTRAL_ROWS
 
 SCHEMES = ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")
@@ -95,6 +97,7 @@ TABLE = {
     **OPERATOR_ROWS,
     **SOLVER_ROWS,
     **SPECTRAL_ROWS,
+    **RIEMANNIAN_ROWS,
 }
 CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 
@@ -107,7 +110,7 @@ def unless_slow(cases, *, all_dtypes):
 
 
 def public_functions():
-    for module in (krylov, linalg, operators, optim, precondition, projections):
+    for module in (grassmann, head, krylov, linalg, operators, optim, precondition, projections):
         for name in module.__all__:
             host = name == "raise_if_failed"
             if not host and not isinstance(getattr(module, name), type | ModuleType):

@@ -1,0 +1,75 @@
+"""What all manifolds of frames share: their inner product, random frames, the distance off them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from subspace_jax.linalg import orthonormalize
+from subspace_jax.linalg._matmul import matmul
+from subspace_jax.typing import Array, Float, Inexact, Key
+
+
+def inner(
+    p: Inexact[Array, "*b n k"], u: Inexact[Array, "*b n k"], v: Inexact[Array, "*b n k"]
+) -> Float[Array, "*b"]:
+    """The Euclidean inner product Re tr(u^H v) of two tangents, one number a point.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    check_shapes(p, u, v)
+    return jnp.sum((u.conj() * v).real, axis=(-2, -1))
+
+
+def norm(p: Inexact[Array, "*b n k"], v: Inexact[Array, "*b n k"]) -> Float[Array, "*b"]:
+    """The Frobenius norm of a tangent; its derivative at zero is zero, not NaN.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    square = inner(p, v, v)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def random_point(key: Key, n: int, k: int, *, dtype: Any = None) -> Inexact[Array, "n k"]:
+    """A frame (n, k), uniformly distributed; ``vmap`` over keys gives many.
+
+    Args:
+        key: PRNG key.
+        n: dimension of the space.
+        k: number of columns.
+        dtype: real or complex; None: the default float.
+
+    Raises:
+        ValueError: more columns than rows.
+    """
+    return orthonormalize(jax.random.normal(key, (n, k), dtype))
+
+
+def check(p: Inexact[Array, "*b n k"]) -> Float[Array, "*b"]:
+    """The largest entry of |p^H p - I|: zero up to rounding for a frame.
+
+    Raises:
+        ValueError: not a matrix, or more columns than rows.
+    """
+    check_shapes(p)
+    return jnp.max(jnp.abs(drift(p)), axis=(-2, -1))
+
+
+def drift(Q: Array) -> Array:
+    """I - Q^H Q."""
+    return jnp.eye(Q.shape[-1], dtype=Q.dtype) - matmul(Q.mT.conj(), Q)
+
+
+def check_shapes(p: Array, *others: Array) -> None:
+    """Return if all are matrices (..., n, k) of one shape with k <= n; else raise.
+
+    Raises:
+        ValueError: names the shapes.
+    """
+    if p.ndim < 2 or p.shape[-1] > p.shape[-2]:
+        raise ValueError(f"a frame needs shape (..., n, k) with k <= n, got {p.shape}")
+    for other in others:
+        if other.shape != p.shape:
+            raise ValueError(f"need matrices of one shape, got {p.shape} and {other.shape}")

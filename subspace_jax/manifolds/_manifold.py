@@ -1,0 +1,71 @@
+"""What an optimizer asks of a manifold: a module of functions, or a tuple of them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from subspace_jax.typing import PyTree
+
+
+@runtime_checkable
+class Manifold(Protocol):
+    """The functions of a manifold: `manifolds.grassmann`, the module itself, is one.
+
+    Points ``p`` and tangents ``v`` are arrays with leading axes, or pytrees of such; a tangent has
+    the structure and the shapes of its point, unless the manifold's module says otherwise.
+    """
+
+    def project_tangent(self, p: Any, g: Any, /) -> Any:
+        """The tangent at ``p`` that is nearest to an ambient direction, such as a gradient."""
+        ...
+
+    def update(self, p: Any, v: Any, /) -> Any:
+        """The u for which p + u is on the manifold, a step along ``v``; without cancellation."""
+        ...
+
+    def retract(self, p: Any, v: Any, /) -> Any:
+        """The point p + update(p, v)."""
+        ...
+
+    def transport(self, p: Any, v: Any, x: Any, /) -> Any:
+        """The tangent ``x`` carried along ``v``, in the frame of retract(p, v)."""
+        ...
+
+    def inner(self, p: Any, u: Any, v: Any, /) -> Any:
+        """The real inner product of two tangents at ``p``, one number a point."""
+        ...
+
+    def norm(self, p: Any, v: Any, /) -> Any:
+        """The length of a tangent; its derivative at zero is zero."""
+        ...
+
+    def dist(self, p: Any, q: Any, /) -> Any:
+        """How far two points are apart."""
+        ...
+
+    @property
+    def random_point(self) -> Callable[..., Any]:
+        """(key, sizes, *, dtype) -> a point, uniform where that has a meaning."""
+        ...
+
+    def random_tangent(self, key: Any, p: Any, /) -> Any:
+        """A normal tangent at ``p``."""
+        ...
+
+    def check(self, p: Any, /) -> Any:
+        """How far a point is off the manifold, one number a point."""
+        ...
+
+
+class Geometry(NamedTuple):
+    """A `Manifold` made of chosen functions, such as another retraction."""
+
+    project_tangent: Callable[[PyTree, PyTree], PyTree]
+    update: Callable[[PyTree, PyTree], PyTree]
+    retract: Callable[[PyTree, PyTree], PyTree]
+    transport: Callable[[PyTree, PyTree, PyTree], PyTree]
+    inner: Callable[[PyTree, PyTree, PyTree], Any]
+    norm: Callable[[PyTree, PyTree], Any]
+    dist: Callable[[PyTree, PyTree], Any]
+    random_point: Callable[..., PyTree]
+    random_tangent: Callable[[Any, PyTree], PyTree]
+    check: Callable[[PyTree], Any]
