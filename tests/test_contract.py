@@ -17,6 +17,7 @@ from subspace_jax.manifolds import grassmann, head
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
 from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
 from tests.rows_riemannian import RIEMANNIAN_ROWS
+from tests.rows_manifolds import MANIFOLD_ROWS
 from tests.rows_spectral import SPECTRAL_ROWS
 
 SCHEMES = ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")
@@ -71,8 +72,6 @@ TABLE = {
     ),
     "linalg.complement": Row(linalg.complement, bases(2), FIELD, grad=False),
     "linalg.principal_angles": Row(linalg.principal_angles, bases(2, 2), FIELD),
-    "linalg.geodesic_distance": Row(linalg.geodesic_distance, bases(2, 2), FIELD),
-    "linalg.chordal_distance": Row(linalg.chordal_distance, bases(2, 2), FIELD),
     "linalg.procrustes": Row(linalg.procrustes, arrays((6, 3), (6, 3)), FIELD),
     "linalg.hadamard_transform": Row(linalg.hadamard_transform, arrays((2, 8))),
     "linalg.block_hadamard_transform": Row(linalg.block_hadamard_transform, arrays((2, 11))),
@@ -94,6 +93,7 @@ TABLE = {
         arrays(()),
     ),
     "optim.subspace": Row(subspace_update, lambda r, d: (params(r, d),)),
+    **MANIFOLD_ROWS,
     **OPERATOR_ROWS,
     **SOLVER_ROWS,
     **SPECTRAL_ROWS,

@@ -3,32 +3,46 @@
 from subspace_jax.linalg import operators
 from subspace_jax.linalg._spectral import spectral_projector
 from subspace_jax.linalg.basis import (
-    chordal_distance,
     complement,
-    geodesic_distance,
     orthonormalize,
     principal_angles,
     procrustes,
     project,
     project_out,
 )
+from subspace_jax.linalg.distances import (
+    binet_cauchy_distance,
+    chordal_distance,
+    fubini_study_distance,
+    geodesic_distance,
+    martin_distance,
+    procrustes_distance,
+    projection_distance,
+    squared_geodesic_distance,
+)
 from subspace_jax.linalg.hadamard import block_hadamard_transform, hadamard_transform
 from subspace_jax.linalg.lowrank import nystrom, randomized_svd, range_finder
 
 __all__ = [
+    "binet_cauchy_distance",
     "block_hadamard_transform",
     "chordal_distance",
     "complement",
+    "fubini_study_distance",
     "geodesic_distance",
     "hadamard_transform",
+    "martin_distance",
     "nystrom",
     "operators",
     "orthonormalize",
     "principal_angles",
     "procrustes",
+    "procrustes_distance",
     "project",
     "project_out",
+    "projection_distance",
     "randomized_svd",
     "range_finder",
     "spectral_projector",
+    "squared_geodesic_distance",
 ]

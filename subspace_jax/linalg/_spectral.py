@@ -116,3 +116,75 @@ def _divided_differences(f: Callable[[Array], Array], values: Array) -> Array:
     slopes = jax.jvp(f, (middle,), (jnp.ones_like(middle),))[1]
     quotients = (f(a) - f(b)) / jnp.where(close, 1, a - b)
     return jnp.where(close, slopes, quotients).reshape(len(values), -1)
+
+
+def function_of_eigenvalues(f: Callable[..., Array], *matrices: Array) -> Array:
+    """The number f(x, y ...) of the eigenvalues x of one Hermitian (k, k), y of another ...
+
+    All matrices commute, and ``f`` does not depend on the order of the eigenvalues (the same order
+    in all). One of them, or C and a constant minus C: the eigenvectors are those of the first minus
+    the others. First and second derivatives are finite, and right, at equal eigenvalues: the
+    gradient is V diag(df/dx) V^H, without a difference of eigenvalues.
+
+    Reference: Lewis & Sendov (2001), "Twice differentiable spectral functions".
+    """
+    return _of_eigenvalues(f, matrices)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _of_eigenvalues(f: Callable, matrices: tuple[Array, ...]) -> Array:
+    return f(*_joint_eigen(matrices)[0])
+
+
+@_of_eigenvalues.defjvp
+def _of_eigenvalues_jvp(f, primals, tangents):
+    (matrices,), (changes,) = primals, tangents
+    slopes = zip(_gradient_of_eigenvalues(f, matrices), changes, strict=True)
+    change = sum(jnp.sum((slope.conj() * dA).real) for slope, dA in slopes)
+    return _of_eigenvalues(f, matrices), change
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _gradient_of_eigenvalues(f: Callable, matrices: tuple[Array, ...]) -> tuple[Array, ...]:
+    values, _, V = _joint_eigen(matrices)
+    slopes = jax.grad(f, tuple(range(len(matrices))))(*values)
+    return tuple(matmul(V * slope, V.conj().T) for slope in slopes)
+
+
+@_gradient_of_eigenvalues.defjvp
+def _gradient_of_eigenvalues_jvp(f, primals, tangents):
+    (matrices,), (changes,) = primals, tangents
+    values, gaps, V = _joint_eigen(matrices)
+    gradient = jax.grad(f, tuple(range(len(matrices))))
+    moved = tuple(jnp.diagonal(matmul(V.conj().T, matmul(dA, V))).real for dA in changes)
+    slopes, diagonal = jax.jvp(gradient, values, moved)
+    signs = _signs(matrices)
+    curvatures = jax.jacfwd(
+        lambda u: gradient(*(x + sign * u for x, sign in zip(values, signs, strict=True)))
+    )(jnp.zeros_like(values[0]))
+    turn = _signed_mean(changes)
+    close = jnp.abs(gaps) <= jnp.finfo(gaps.dtype).eps ** (1 / 3)
+    out = []
+    for slope, own, curvature in zip(slopes, diagonal, curvatures, strict=True):
+        ends = jnp.diagonal(curvature)
+        limit = (ends[:, None] + ends[None, :] - curvature - curvature.T) / 2
+        quotient = (slope[:, None] - slope[None, :]) / jnp.where(close, 1, gaps)
+        weights = jnp.where(close, limit, quotient) * (1 - jnp.eye(len(gaps), dtype=gaps.dtype))
+        out.append(in_basis(V, weights, V.conj().T, turn) + matmul(V * own, V.conj().T))
+    return _gradient_of_eigenvalues(f, matrices), tuple(out)
+
+
+def _signs(matrices: tuple[Array, ...]) -> tuple[int, ...]:
+    return (1, *(-1 for _ in matrices[1:]))
+
+
+def _signed_mean(matrices: tuple[Array, ...]) -> Array:
+    signed = [sign * A for A, sign in zip(matrices, _signs(matrices), strict=True)]
+    return jnp.asarray(sum(signed)) / len(matrices)
+
+
+def _joint_eigen(matrices: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array, Array]:
+    """The eigenvalues of each, the gaps between those of all together, the eigenvectors."""
+    values, V = jnp.linalg.eigh(_signed_mean(matrices))
+    own = tuple(jnp.diagonal(matmul(V.conj().T, matmul(A, V))).real for A in matrices)
+    return own, values[:, None] - values[None, :], V

@@ -1,7 +1,7 @@
-"""Where bases live: manifolds as modules of functions with the same names."""
+"""Where bases live: every module has the same functions of points, tangents and both."""
 
-from subspace_jax.manifolds import grassmann
+from subspace_jax.manifolds import grassmann, inference, means
 from subspace_jax.manifolds._manifold import Geometry, Manifold
 from subspace_jax.manifolds.head import GrassmannHead
 
-__all__ = ["Geometry", "GrassmannHead", "Manifold", "grassmann"]
+__all__ = ["Geometry", "GrassmannHead", "Manifold", "grassmann", "inference", "means"]
