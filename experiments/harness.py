@@ -138,6 +138,16 @@ def pick(name: str, choice: str, options: dict[str, T]) -> T:
     return options[choice]
 
 
+def each(function: Callable) -> Callable:
+    """``vmap`` over the runs; on a CPU one run after another, which its caches like better.
+
+    Measured on 2 cores, 24 runs of the 784-200-200-10 network: 16 ms against 43 ms a step.
+    """
+    if jax.default_backend() == "cpu":
+        return lambda *xs: jax.lax.map(lambda x: function(*x), xs)
+    return jax.vmap(function)
+
+
 def data_mesh() -> jax.sharding.Mesh:
     """All devices along one axis, ``data``."""
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))

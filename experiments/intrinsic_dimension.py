@@ -181,7 +181,7 @@ def train_step(problem, config, state, batch, key, params0, bases):
             state["direct"],
             state["direct_optimizer"],
         )
-        loss, z, z_optimizer = each(one_dim)(state["z"], state["z_optimizer"], bases)
+        loss, z, z_optimizer = harness.each(one_dim)(state["z"], state["z_optimizer"], bases)
         state = {
             "direct": direct,
             "direct_optimizer": direct_optimizer,
@@ -191,17 +191,7 @@ def train_step(problem, config, state, batch, key, params0, bases):
         return state, {"direct_loss": direct_loss, "loss": loss}
 
     batch = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch)
-    return each(one_seed)(state, batch, params0, bases)
-
-
-def each(function: Callable) -> Callable:
-    """``vmap`` over the runs; on a CPU one run after another, which its caches like better.
-
-    Measured on 2 cores, 24 runs of the 784-200-200-10 network: 16 ms against 43 ms a step.
-    """
-    if jax.default_backend() == "cpu":
-        return lambda *xs: jax.lax.map(lambda x: function(*x), xs)
-    return jax.vmap(function)
+    return harness.each(one_seed)(state, batch, params0, bases)
 
 
 def optimizer(config: ConfigDict, rate: float) -> optax.GradientTransformation:
@@ -216,9 +206,9 @@ def evaluate(problem, state, params0, bases) -> tuple[np.ndarray, np.ndarray]:
         def one_dim(z, basis):
             return projections.restrict(problem.scores, basis, params0)(z, *problem.examples)
 
-        return problem.scores(direct, *problem.examples), each(one_dim)(z, bases)
+        return problem.scores(direct, *problem.examples), harness.each(one_dim)(z, bases)
 
-    scores = jax.jit(each(one_seed))(state["direct"], state["z"], params0, bases)
+    scores = jax.jit(harness.each(one_seed))(state["direct"], state["z"], params0, bases)
     return jax.tree.map(np.asarray, scores)
 
 

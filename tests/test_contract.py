@@ -16,8 +16,8 @@ from subspace_jax.linalg import operators
 from subspace_jax.manifolds import grassmann, head
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
 from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
-from tests.rows_riemannian import RIEMANNIAN_ROWS
 from tests.rows_manifolds import MANIFOLD_ROWS
+from tests.rows_riemannian import RIEMANNIAN_ROWS
 from tests.rows_spectral import SPECTRAL_ROWS
 
 SCHEMES = ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from experiments import data
+from experiments import data, formats
 
 SHAPES = {
     "digits": ((1438, 8, 8), 359, 10),
@@ -43,7 +43,7 @@ def test_no_test_image_is_a_training_image():
 def test_official_idx_files_are_read_from_a_folder(tmp_path, packed):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(256, size=(7, 4, 5)), rng.integers(10, size=7)
-    for field, file in data._IDX_FILES.items():
+    for field, file in formats.IDX_FILES.items():
         array = images if field.endswith("x") else labels
         header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
         content = header + array.astype(np.uint8).tobytes()
@@ -59,7 +59,7 @@ def test_official_idx_files_are_read_from_a_folder(tmp_path, packed):
 def test_missing_and_broken_idx_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte"):
         data.load("mnist", tmp_path)
-    for file in data._IDX_FILES.values():
+    for file in formats.IDX_FILES.values():
         (tmp_path / file).write_bytes(b"not idx")
     with pytest.raises(ValueError, match="not a whole IDX file"):
         data.load("mnist", tmp_path)

@@ -356,3 +356,11 @@ def test_logits_have_finite_derivatives_at_features_that_have_none():
 def test_features_of_another_dimension_are_an_error():
     with pytest.raises(ValueError, match=r"\(3, 5, 2\) do not fit features \(4, 6\)"):
         GrassmannHead.logits(jnp.zeros((3, 5, 2)), jnp.zeros((4, 6)))
+
+
+@pytest.mark.parametrize("make", [optim.riemannian_sgd, optim.riemannian_adam])
+def test_a_network_without_subspaces_is_no_error(make):
+    optimizer = make(0.1, 0.9, manifold=grassmann)
+    masked = {"W": optax.MaskedNode()}
+    updates, _ = optimizer.update(masked, optimizer.init(masked), masked)
+    assert jax.tree.leaves(updates) == []

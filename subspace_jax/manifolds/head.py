@@ -4,7 +4,7 @@ The logit of a class is the length of the normalised feature's projection onto t
 subspace, times gamma. It does not depend on the frames, which `optim.riemannian_sgd` trains on
 `manifolds.grassmann`, no weight decay; the rest of the network trains as ever (`optax.partition`).
 
-Reference: Wang, Li, Chen, Yu & Zhang (2023), "Get the best of both worlds: improving accuracy and
+Reference: Wang, Li & Zhang (2023), "Get the best of both worlds: improving accuracy and
 transferability by Grassmann class representation".
 """
 

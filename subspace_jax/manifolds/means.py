@@ -104,7 +104,7 @@ def flag_median(
     Raises:
         ValueError: arrays that do not fit, or an option out of bounds.
 
-    Reference: Almasi, Mishra, Vahidian, Lin & Sarwate (2023), "Flag aggregator", equation 5.
+    Reference: Almasi, Mishra, Vamanan & Ravi (2024), "Flag aggregator".
     """
     columns, _ = _columns(G) if G.ndim == 3 else (G, 0)
     width = G.shape[-1] if G.ndim == 3 else 1

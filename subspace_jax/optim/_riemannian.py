@@ -79,7 +79,7 @@ def riemannian_sgd(
         ValueError: an unknown ``transport``, or a negative momentum; from ``update`` where
             ``params`` is None or coarser than float32.
 
-    Reference: Zhang & Sra (2016); Yu et al. (2022), "Grassmann class representation".
+    Reference: Zhang & Sra (2016); Wang, Li & Zhang (2023), "Grassmann class representation".
     """
     _check_options(transport, ("projection", "parallel", "ambient"), momentum)
     project = manifold.project_tangent
@@ -107,7 +107,8 @@ def riemannian_sgd(
         operands = [points, split(updates)] + ([split(state.momentum)] if momentum else [])
         move = partial(heavy_ball if momentum else descend, rate)
         moved = [in_chunks(move, *xs) for xs in zip(*operands, strict=True)]
-        u, *buffers = (join(column) for column in zip(*moved, strict=True))
+        columns = zip(*moved, strict=True) if moved else [()] * (2 if momentum else 1)
+        u, *buffers = (join(column) for column in columns)
         buffers = buffers[0] if momentum else ()
         return u, RiemannianState(state.num_steps + 1, buffers, ())
 
@@ -173,7 +174,8 @@ def riemannian_adam(
         rates = _rate(learning_rate, state.num_steps), 1 - b1**steps, 1 - b2**steps
         operands = points, *map(split, (updates, state.momentum, state.second_moment))
         moved = [in_chunks(partial(move, rates), *xs) for xs in zip(*operands, strict=True)]
-        u, m, s = (join(column) for column in zip(*moved, strict=True))
+        columns = zip(*moved, strict=True) if moved else [()] * 3
+        u, m, s = (join(column) for column in columns)
         return u, RiemannianState(state.num_steps + 1, m, s)
 
     return optax.GradientTransformation(init, update)

@@ -1,0 +1,95 @@
+"""Readers of other people's files: IDX images, pickles of arrays, weights that torch has saved."""
+
+import collections
+import gzip
+import io
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+IDX_FILES = {
+    "train_x": "train-images-idx3-ubyte",
+    "train_y": "train-labels-idx1-ubyte",
+    "test_x": "t10k-images-idx3-ubyte",
+    "test_y": "t10k-labels-idx1-ubyte",
+}
+
+
+def read_idx(folder: Path) -> dict[str, np.ndarray]:
+    """The four arrays of an image set in Yann LeCun's IDX format, plain or .gz.
+
+    A file is two zero bytes, a type byte (8: uint8), the rank, the sizes, the numbers.
+    """
+    arrays = {}
+    for field, file in IDX_FILES.items():
+        path = next((p for p in (folder / file, folder / f"{file}.gz") if p.exists()), None)
+        if path is None:
+            raise FileNotFoundError(f"neither {file} nor {file}.gz is in {folder}")
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
+            content = stream.read()
+        rank = content[3] if len(content) > 3 else 0
+        shape = [int.from_bytes(content[i : i + 4]) for i in range(4, 4 + 4 * rank, 4)]
+        if content[:3] != b"\x00\x00\x08" or len(content) != 4 + 4 * rank + math.prod(shape):
+            raise ValueError(f"{path} is not a whole IDX file of bytes")
+        arrays[field] = np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    return arrays
+
+
+class NumpyUnpickler(pickle.Unpickler):
+    """A pickle may call anything; this one may only build numpy arrays."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The class or function that the pickle names, if it is one that builds arrays."""
+        builders = {
+            ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
+        if (module, name) not in builders:
+            raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}")
+        return builders[module, name]
+
+
+def read_torch(content: bytes) -> dict[str, np.ndarray]:
+    """The float32 tensors of a state dict that torch before 1.6 has saved.
+
+    Such a file is five pickles (a magic number, the version, the machine, the tensors by name, the
+    storages in their order), then each storage: its length in eight bytes, its numbers.
+    """
+    stream = io.BytesIO(content)
+    tensors = [_TorchUnpickler(stream).load() for _ in range(4)][-1]
+    storages = {}
+    dtypes = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+    kinds = {storage[2]: dtypes[storage[1]] for storage, *_ in tensors.values()}
+    for key in _TorchUnpickler(stream).load():
+        size = int.from_bytes(stream.read(8), "little")
+        storages[key] = np.frombuffer(stream.read(size * kinds[key].itemsize), kinds[key])
+    arrays = {}
+    for name, (storage, offset, shape, strides) in tensors.items():
+        numbers = storages[storage[2]]
+        strides = [stride * numbers.itemsize for stride in strides]
+        view = np.lib.stride_tricks.as_strided(numbers[offset:], shape, strides, writeable=False)
+        if view.dtype == np.float32:
+            arrays[name] = view.copy()
+    return arrays
+
+
+class _TorchUnpickler(pickle.Unpickler):
+    """Names tensors' storages instead of building them; calls nothing of torch."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The few names that a state dict needs."""
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, shape, strides, *_: (storage, offset, shape, strides)
+        if module == "torch" and name.endswith("Storage"):
+            return name
+        raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        """("storage", kind, key, device, size, view)."""
+        return pid
