@@ -12,6 +12,7 @@ on held-out training images, over all attacks of three liars. The flag median ne
 Gram matrix of the gradients and returns 15 coefficients: nothing else would travel.
 """
 
+import contextlib
 import sys
 from functools import partial
 from pathlib import Path
@@ -60,18 +61,21 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     tuning = data.hold_out(split.train_x, split.train_y, config.validation)
     results: dict[str, Any] = {"rules": {}}
     seconds = {"compile": 0.0, "train": 0.0}
-    for name in config.rules:
-        records.say(f"{name} ...")
-        rule = harness.pick("rules", name, RULES)
-        grid = runs_to_tune(config)
-        scores, tuned = train(config, workdir / f"{name}-tuning", rule, grid, tuning)
-        by_rate = scores.reshape(len(config.learning_rates), -1).mean(1)
-        rate = config.learning_rates[int(by_rate.argmax())]
-        runs = runs_to_test(config, rate)
-        scores, spent = train(config, workdir / name, rule, runs, split)
-        shape = len(config.attacks), len(config.num_liars), config.num_seeds
-        results["rules"][name] = {"learning_rate": rate, "accuracy": scores.reshape(shape)}
-        seconds = {phase: seconds[phase] + tuned[phase] + spent[phase] for phase in seconds}
+    log = records.MetricsLog(workdir, 0, len(config.rules), 1)
+    with contextlib.closing(log):
+        for done, name in enumerate(config.rules, 1):
+            records.say(f"{name} ...")
+            rule = harness.pick("rules", name, RULES)
+            grid = runs_to_tune(config)
+            scores, tuned = train(config, workdir / f"{name}-tuning", rule, grid, tuning)
+            by_rate = scores.reshape(len(config.learning_rates), -1).mean(1)
+            rate = config.learning_rates[int(by_rate.argmax())]
+            runs = runs_to_test(config, rate)
+            scores, spent = train(config, workdir / name, rule, runs, split)
+            shape = len(config.attacks), len(config.num_liars), config.num_seeds
+            results["rules"][name] = {"learning_rate": rate, "accuracy": scores.reshape(shape)}
+            seconds = {phase: seconds[phase] + tuned[phase] + spent[phase] for phase in seconds}
+            log.update(done, {"accuracy": scores})
     results["summary"] = headline(config, results["rules"])
     records.say(table(config, results["rules"]), sys.stdout)
     picture = workdir / "flag_aggregator.png"

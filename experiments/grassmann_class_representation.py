@@ -14,6 +14,7 @@ the mean angle between test features of one class, R^2 the class separation of K
 (2021), transfer the accuracy of a ridge classifier on the frozen features of other sets.
 """
 
+import contextlib
 import operator
 import sys
 from collections.abc import Callable
@@ -43,14 +44,18 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     transfer = {name: probe_sets(config, name, split) for name in config.transfer}
     seconds = {"compile": 0.0, "train": 0.0}
     results: dict[str, Any] = {"heads": {}, "num_train": len(split.train_x)}
-    for name in heads(config):
-        records.say(f"{name} ...")
-        folder = workdir / name.replace(" ", "_")
-        folder.mkdir(exist_ok=True)
-        model = classifier(config, name, int(split.train_y.max()) + 1)
-        params, spent = train(config, folder, name, model, split)
-        results["heads"][name] = assess(config, model, params, split, test, transfer)
-        seconds = {phase: seconds[phase] + spent[phase] for phase in seconds}
+    log = records.MetricsLog(workdir, 0, len(heads(config)), 1)
+    with contextlib.closing(log):
+        for done, name in enumerate(heads(config), 1):
+            records.say(f"{name} ...")
+            folder = workdir / name.replace(" ", "_")
+            folder.mkdir(exist_ok=True)
+            model = classifier(config, name, int(split.train_y.max()) + 1)
+            params, spent = train(config, folder, name, model, split)
+            head = assess(config, model, params, split, test, transfer)
+            results["heads"][name] = head
+            seconds = {phase: seconds[phase] + spent[phase] for phase in seconds}
+            log.update(done, {"test error": head["test_error"]})
     results["summary"] = headline(config, results["heads"])
     records.say(table(config, results["heads"]), sys.stdout)
     picture = workdir / "grassmann_class_representation.png"
