@@ -31,7 +31,7 @@ def get_config(arg=None):
 
     if options.smoke:
         config.data = "digits"
-        config.rules = ("mean", "multi-Krum", "Bulyan", "flag")
+        config.rules = ("mean", "flag")
         config.attacks = ("scaled flip", "little is enough")
         config.num_liars = (0, 3)
         config.hidden = (16,)

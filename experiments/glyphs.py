@@ -68,7 +68,7 @@ def _typefaces(folder: Path, letters: str) -> Iterator[Path]:
     paths = (p for p in folder.rglob("*") if p.suffix.lower() in (".ttf", ".otf"))
     for path in sorted(p for p in paths if not p.is_symlink()):
         try:
-            with TTFont(path, lazy=True) as font:
+            with path.open("rb") as stream, TTFont(stream, lazy=True) as font:
                 covered = font.getBestCmap() or {}
         except TTLibError:
             continue  # not a font in spite of its name

@@ -43,7 +43,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     split, test = examples(config)
     transfer = {name: probe_sets(config, name, split) for name in config.transfer}
     seconds = {"compile": 0.0, "train": 0.0}
-    results: dict[str, Any] = {"heads": {}, "num_train": len(split.train_x)}
+    results: dict[str, Any] = {"test_error": {}, "heads": {}, "num_train": len(split.train_x)}
     log = records.MetricsLog(workdir, 0, len(heads(config)), 1)
     with contextlib.closing(log):
         for done, name in enumerate(heads(config), 1):
@@ -55,6 +55,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
             head = assess(config, model, params, split, test, transfer)
             results["heads"][name] = head
             seconds = {phase: seconds[phase] + spent[phase] for phase in seconds}
+            results["test_error"][name] = head["test_error"].mean()
             log.update(done, {"test error": head["test_error"]})
     results["summary"] = headline(config, results["heads"])
     records.say(table(config, results["heads"]), sys.stdout)
@@ -310,7 +311,9 @@ def draw(config: ConfigDict, heads: dict[str, Any], figure: Figure) -> None:
     for name, colour in {**baselines, f"GCR {config.ranks[-1]}": plots.BLUE}.items():
         errors = 100 * heads[name]["validation_error"].mean(1)
         rates.plot(config.learning_rates, errors, color=colour, marker="o", label=name)
-    rates.set(title="validation error, %", xlabel="learning rate", xscale="log")
+    rates.set(title="validation error, %", xlabel="learning rate", xscale="log", yscale="log")
+    rates.set_xticks(config.learning_rates, [f"{rate:g}" for rate in config.learning_rates])
+    rates.minorticks_off()
     rates.legend()
 
 
