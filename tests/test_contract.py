@@ -10,9 +10,9 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from subspace_jax import krylov, linalg, optim, projections, tree
+from subspace_jax import krylov, linalg, manifolds, optim, projections, tree
 from subspace_jax.krylov import precondition
-from subspace_jax.linalg import operators
+from subspace_jax.linalg import operators, subspaces
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
 from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
 from tests.rows_manifolds import MANIFOLD_ROWS
@@ -107,7 +107,11 @@ def unless_slow(cases, *, all_dtypes):
 
 
 def public_functions():
-    for module in (krylov, linalg, operators, optim, precondition, projections):
+    geometry = [getattr(manifolds, name) for name in manifolds.__all__]
+    for module in (
+        *(krylov, linalg, operators, optim, precondition, projections, subspaces),
+        *(module for module in geometry if isinstance(module, ModuleType)),
+    ):
         for name in module.__all__:
             host = name == "raise_if_failed"
             if not host and not isinstance(getattr(module, name), type | ModuleType):
