@@ -1,5 +1,6 @@
 """Rows of the contract's table: distances, the algebra of subspaces, manifolds, means."""
 
+import jax
 import jax.numpy as jnp
 
 from subspace_jax import linalg
@@ -8,6 +9,8 @@ from subspace_jax.manifolds import euclidean, fixed_rank, flag, means, oblique, 
 from subspace_jax.manifolds import product as products
 from tests.rows import FIELD, Row, arrays, bases, keys, normal
 
+ONE = ("float32",)
+"""Each program takes a second to compile; tests of their own have the other dtypes."""
 DISTANCES = (
     "binet_cauchy_distance",
     "chordal_distance",
@@ -26,7 +29,7 @@ def projector(Q):
 
 def algebra(function):
     """The projector on a result: its basis is one of many."""
-    return lambda *operands: projector(function(*operands))
+    return jax.jit(lambda *operands: projector(function(*operands)))
 
 
 def reshaped(rng, dtype):
@@ -35,30 +38,35 @@ def reshaped(rng, dtype):
 
 
 SUBSPACE_ROWS = {
-    "span": Row(algebra(lambda A: subspaces.span(A, rank=3)), arrays((6, 3)), grad=False),
+    "span": Row(algebra(lambda A: subspaces.span(A, rank=3)), arrays((6, 3)), ONE, grad=False),
     "null_space": Row(
-        algebra(lambda A: subspaces.null_space(A, rank=3)), arrays((3, 5)), grad=False
+        algebra(lambda A: subspaces.null_space(A, rank=3)), arrays((3, 5)), ONE, grad=False
     ),
-    "sum": Row(algebra(lambda Q, S: subspaces.sum(Q, S, rank=4)), bases(2, 2), grad=False),
+    "sum": Row(algebra(lambda Q, S: subspaces.sum(Q, S, rank=4)), bases(2, 2), ONE, grad=False),
     "intersection": Row(
-        algebra(lambda Q, S: subspaces.intersection(Q, S, rank=2)), bases(4, 4), grad=False
+        algebra(lambda Q, S: subspaces.intersection(Q, S, rank=2)), bases(4, 4), ONE, grad=False
     ),
-    "complement": Row(algebra(subspaces.complement), bases(2), grad=False),
-    "contains": Row(lambda Q, x: subspaces.contains(Q, x).astype(Q.dtype), bases(2, 1), grad=False),
+    "complement": Row(algebra(subspaces.complement), bases(2), ONE, grad=False),
+    "contains": Row(
+        lambda Q, x: subspaces.contains(Q, x).astype(Q.dtype), bases(2, 1), ONE, grad=False
+    ),
     "projection": Row(
-        algebra(lambda Q, S: subspaces.projection(Q, S, rank=2)), bases(3, 2), grad=False
+        algebra(lambda Q, S: subspaces.projection(Q, S, rank=2)), bases(3, 2), ONE, grad=False
     ),
-    "image": Row(algebra(lambda A, Q: subspaces.image(A, Q, rank=4)), reshaped, grad=False),
-    "pullback": Row(algebra(lambda A, Q: subspaces.pullback(A, Q, rank=4)), reshaped, grad=False),
+    "image": Row(algebra(lambda A, Q: subspaces.image(A, Q, rank=4)), reshaped, ONE, grad=False),
+    "pullback": Row(
+        algebra(lambda A, Q: subspaces.pullback(A, Q, rank=4)), reshaped, ONE, grad=False
+    ),
     "restriction": Row(
-        algebra(lambda V: subspaces.restriction(V, [0, 2, 3], rank=2)), bases(2), grad=False
+        algebra(lambda V: subspaces.restriction(V, [0, 2, 3], rank=2)), bases(2), ONE, grad=False
     ),
     "contraction": Row(
-        algebra(lambda V: subspaces.contraction(V, [0, 2, 3, 4], rank=2)), bases(4), grad=False
+        algebra(lambda V: subspaces.contraction(V, [0, 2, 3, 4], rank=2)), bases(4), ONE, grad=False
     ),
     "composition": Row(
         algebra(lambda V, W: subspaces.composition(V, W, num_shared=2, rank=5)),
         bases(4, 3),
+        ONE,
         grad=False,
     ),
     "decomposition": Row(
@@ -68,6 +76,7 @@ SUBSPACE_ROWS = {
             )
         ),
         bases(4),
+        ONE,
         grad=False,
     ),
 }
@@ -109,7 +118,7 @@ def rows_of(name):
             B, C = (X.reshape(dense) / 8 for X in (B, C))
             return function(p, M.project_tangent(p, B), M.project_tangent(p, C))
 
-        return Row(call, arrays(shape, shape, shape), FIELD)
+        return Row(jax.jit(call), arrays(shape, shape, shape), ONE)
 
     def random(key):
         return M.random_point(key, *sizes, dtype=jnp.float32)
@@ -122,7 +131,7 @@ def rows_of(name):
         "inner": at(M.inner),
         "norm": at(lambda p, v, x: M.norm(p, v)),
         "dist": at(lambda p, v, x: M.dist(p, M.retract(p, v))),
-        "check": Row(lambda A: M.check(point(A)), arrays(shape), FIELD, grad=False),
+        "check": Row(lambda A: M.check(point(A)), arrays(shape), ONE, grad=False),
         "random_point": Row(random, keys, ("float32",), grad=False),
         "random_tangent": Row(
             lambda key: M.random_tangent(key, random(key)), keys, ("float32",), grad=False
@@ -137,7 +146,7 @@ def rows_of(name):
         rows["dense"] = at(lambda p, v, x: fixed_rank.dense(p))
         rows["dense_tangent"] = at(lambda p, v, x: fixed_rank.dense_tangent(p, v))
         rows["from_dense"] = Row(
-            lambda A: fixed_rank.dense(fixed_rank.from_dense(A, 2)), arrays(TALL), FIELD, grad=False
+            lambda A: fixed_rank.dense(fixed_rank.from_dense(A, 2)), arrays(TALL), ONE, grad=False
         )
     return {f"{name}.{function}": row for function, row in rows.items()}
 
@@ -164,12 +173,12 @@ def gram(G):
 
 MEAN_ROWS = {
     "flag_mean": Row(
-        algebra(lambda Q, S: means.flag_mean(jnp.stack([Q, S]))), bases(2, 2), FIELD, grad=False
+        algebra(lambda Q, S: means.flag_mean(jnp.stack([Q, S]))), bases(2, 2), ONE, grad=False
     ),
     "flag_median": Row(
         lambda G: projector(means.flag_median(G, num_directions=2, num_steps=3)[0]),
         arrays((7, 4)),
-        FIELD,
+        ONE,
         grad=False,
     ),
     "flag_median_coefficients": Row(
@@ -177,16 +186,16 @@ MEAN_ROWS = {
             G @ means.flag_median_coefficients(gram(G), num_directions=2, num_steps=3)[0]
         ),
         arrays((7, 4)),
-        FIELD,
+        ONE,
         grad=False,
     ),
-    "karcher_mean": Row(karcher, arrays(SQUARE, SQUARE), FIELD, grad=False),
+    "karcher_mean": Row(karcher, arrays(SQUARE, SQUARE), ONE, grad=False),
 }
 MANIFOLD_ROWS = {
     **{f"linalg.{name}": Row(getattr(linalg, name), bases(2, 2), FIELD) for name in DISTANCES},
     **{f"subspaces.{name}": row for name, row in SUBSPACE_ROWS.items()},
     **{f"means.{name}": row for name, row in MEAN_ROWS.items()},
     **{name: row for manifold in POINTS for name, row in rows_of(manifold).items()},
-    "flag.blocks": Row(flag_step, arrays((5, 3), (5, 3)), FIELD),
-    "product.of": Row(product_step, arrays((5, 3), (5, 3)), FIELD),
+    "flag.blocks": Row(jax.jit(flag_step), arrays((5, 3), (5, 3)), ONE),
+    "product.of": Row(jax.jit(product_step), arrays((5, 3), (5, 3)), ONE),
 }

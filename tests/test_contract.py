@@ -100,9 +100,10 @@ CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 
 
 def unless_slow(cases, *, all_dtypes):
-    """The cases, those of solvers marked: each compiles for seconds, and has tests of its own."""
+    """The cases, those of solvers and manifolds marked: each compiles for seconds, and has tests of its own."""
     for name, *dtype in cases:
-        slow = name.startswith("krylov") and (all_dtypes or dtype != [TABLE[name].dtypes[0]])
+        heavy = name.split(".")[0] in ("krylov", *manifolds.__all__)
+        slow = heavy and (all_dtypes or dtype != [TABLE[name].dtypes[0]])
         yield pytest.param(name, *dtype, marks=[pytest.mark.slow] if slow else [])
 
 

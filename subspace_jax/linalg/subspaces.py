@@ -40,6 +40,8 @@ __all__ = [
 
 Matrix = Inexact[Array, "m n"]
 Basis = Inexact[Array, "n k"]
+Other = Inexact[Array, "n l"]
+Result = Inexact[Array, "n r"]
 Coordinates = Sequence[int] | Integer[np.ndarray, " s"]
 
 
@@ -75,7 +77,7 @@ def null_space(
     return Vh[_rank(s, s[0], A, rank, rtol) :].conj().T
 
 
-def sum(Q: Basis, S: Basis, *, rank: int | None = None, rtol: float | None = None) -> Basis:
+def sum(Q: Basis, S: Other, *, rank: int | None = None, rtol: float | None = None) -> Result:
     """The smallest subspace with both in it.
 
     Raises:
@@ -86,8 +88,8 @@ def sum(Q: Basis, S: Basis, *, rank: int | None = None, rtol: float | None = Non
 
 
 def intersection(
-    Q: Basis, S: Basis, *, rank: int | None = None, rtol: float | None = None
-) -> Basis:
+    Q: Basis, S: Other, *, rank: int | None = None, rtol: float | None = None
+) -> Result:
     """What lies in both: the directions of Q at an angle to S with a sine below ``rtol``.
 
     Raises:
@@ -100,7 +102,7 @@ def intersection(
     return matmul(Q, _kernel(project_out(S, Q), across, rtol))
 
 
-def complement(Q: Basis) -> Basis:
+def complement(Q: Basis) -> Inexact[Array, "n d"]:
     """What is orthogonal to the subspace; its dimension is known, n - k."""
     n, k = Q.shape
     if k == 0:
@@ -123,7 +125,7 @@ def contains(Q: Basis, x: Inexact[Array, "n *m"], *, rtol: float | None = None) 
     return jnp.linalg.norm(outside) <= bound * jnp.linalg.norm(x)
 
 
-def projection(Q: Basis, S: Basis, *, rank: int | None = None, rtol: float | None = None) -> Basis:
+def projection(Q: Basis, S: Other, *, rank: int | None = None, rtol: float | None = None) -> Result:
     """The shadow of the subspace S in Q: the span of the projections Q Q^H s.
 
     Raises:
@@ -133,7 +135,9 @@ def projection(Q: Basis, S: Basis, *, rank: int | None = None, rtol: float | Non
     return _image(project(Q, S), rank, rtol)
 
 
-def image(A: Matrix, Q: Basis, *, rank: int | None = None, rtol: float | None = None) -> Basis:
+def image(
+    A: Matrix, Q: Basis, *, rank: int | None = None, rtol: float | None = None
+) -> Inexact[Array, "m r"]:
     """The subspace of all A x with x in the subspace Q.
 
     Raises:
@@ -143,7 +147,9 @@ def image(A: Matrix, Q: Basis, *, rank: int | None = None, rtol: float | None = 
     return span(matmul(A, Q), rank=rank, rtol=rtol)
 
 
-def pullback(A: Matrix, Q: Basis, *, rank: int | None = None, rtol: float | None = None) -> Basis:
+def pullback(
+    A: Matrix, Q: Inexact[Array, "m k"], *, rank: int | None = None, rtol: float | None = None
+) -> Result:
     """The subspace of all x with A x in the subspace Q; ``rank`` is its dimension.
 
     Raises:
@@ -151,7 +157,7 @@ def pullback(A: Matrix, Q: Basis, *, rank: int | None = None, rtol: float | None
     """
     _check_rows(Q, A)
     outside = A if Q.shape[1] == 0 else project_out(Q, A)
-    scale = jnp.linalg.norm(A, 2) if min(A.shape) else 0
+    scale = jnp.linalg.norm(A, 2) if min(A.shape) else 0.0
     across = None if rank is None else A.shape[1] - rank
     return _kernel(outside, across, rtol, scale)
 
@@ -184,8 +190,13 @@ def contraction(
 
 
 def composition(
-    V: Basis, W: Basis, *, num_shared: int, rank: int | None = None, rtol: float | None = None
-) -> Basis:
+    V: Inexact[Array, "v k"],
+    W: Inexact[Array, "w l"],
+    *,
+    num_shared: int,
+    rank: int | None = None,
+    rtol: float | None = None,
+) -> Inexact[Array, "u r"]:
     """The relation of all (f_S, f_Q) with (f_S, f_P) in V and (f_P, f_Q) in W for some f_P.
 
     Args:
@@ -213,7 +224,7 @@ def composition(
 
 def decomposition(
     V: Basis, num_first: int, *, ranks: tuple[int, int] | None = None, rtol: float | None = None
-) -> tuple[Basis, Basis]:
+) -> tuple[Inexact[Array, "v l"], Inexact[Array, "w m"]]:
     """Two relations, over S and P and over P and Q, that compose to V, with the smallest P.
 
     The size of P is the dimension of the restriction of V to S minus that of its contraction.
@@ -251,10 +262,10 @@ def _image(A: Array, rank: int | None, rtol: float | None) -> Array:
     if min(A.shape) == 0:
         return _empty(A.shape[0], A.dtype)
     U, s, _ = jnp.linalg.svd(A, full_matrices=False)
-    return U[:, : _rank(s, 1, A, rank, rtol)]
+    return U[:, : _rank(s, 1.0, A, rank, rtol)]
 
 
-def _kernel(A: Array, rank: int | None, rtol: float | None, scale: Array | float = 1) -> Array:
+def _kernel(A: Array, rank: int | None, rtol: float | None, scale: Array | float = 1.0) -> Array:
     """The null space of a matrix whose singular values count in units of ``scale``."""
     if min(A.shape) == 0:
         return jnp.eye(A.shape[1], dtype=A.dtype)
