@@ -10,10 +10,10 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from subspace_jax import krylov, linalg, optim, projections, tree
+from subspace_jax import krylov, linalg, manifolds, optim, projections, tree
 from subspace_jax.krylov import precondition
-from subspace_jax.linalg import operators
-from subspace_jax.manifolds import grassmann, head
+from subspace_jax.linalg import operators, subspaces
+from subspace_jax.manifolds import head
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
 from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
 from tests.rows_manifolds import MANIFOLD_ROWS
@@ -103,14 +103,19 @@ CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 
 
 def unless_slow(cases, *, all_dtypes):
-    """The cases, those of solvers marked: each compiles for seconds, and has tests of its own."""
+    """The cases, those of solvers and manifolds marked: each compiles for seconds, and has tests of its own."""
     for name, *dtype in cases:
-        slow = name.startswith("krylov") and (all_dtypes or dtype != [TABLE[name].dtypes[0]])
+        heavy = name.split(".")[0] in ("krylov", *manifolds.__all__)
+        slow = heavy and (all_dtypes or dtype != [TABLE[name].dtypes[0]])
         yield pytest.param(name, *dtype, marks=[pytest.mark.slow] if slow else [])
 
 
 def public_functions():
-    for module in (grassmann, head, krylov, linalg, operators, optim, precondition, projections):
+    geometry = [getattr(manifolds, name) for name in manifolds.__all__]
+    for module in (
+        *(head, krylov, linalg, operators, optim, precondition, projections, subspaces),
+        *(module for module in geometry if isinstance(module, ModuleType)),
+    ):
         for name in module.__all__:
             host = name == "raise_if_failed"
             if not host and not isinstance(getattr(module, name), type | ModuleType):

@@ -1,6 +1,6 @@
 """What a subspace is: orthonormal bases, low-rank ranges, orthogonal transforms."""
 
-from subspace_jax.linalg import operators
+from subspace_jax.linalg import operators, subspaces
 from subspace_jax.linalg._spectral import spectral_projector
 from subspace_jax.linalg.basis import (
     complement,
@@ -45,4 +45,5 @@ __all__ = [
     "range_finder",
     "spectral_projector",
     "squared_geodesic_distance",
+    "subspaces",
 ]
