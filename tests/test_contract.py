@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 from subspace_jax import krylov, linalg, optim, projections, tree
 from subspace_jax.krylov import precondition
 from subspace_jax.linalg import operators
-from subspace_jax.manifolds import grassmann, head
+from subspace_jax.manifolds import grassmann, head, stiefel
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
 from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
 from tests.rows_riemannian import RIEMANNIAN_ROWS
@@ -110,7 +110,8 @@ def unless_slow(cases, *, all_dtypes):
 
 
 def public_functions():
-    for module in (grassmann, head, krylov, linalg, operators, optim, precondition, projections):
+    frames = grassmann, head, stiefel
+    for module in (*frames, krylov, linalg, operators, optim, precondition, projections):
         for name in module.__all__:
             host = name == "raise_if_failed"
             if not host and not isinstance(getattr(module, name), type | ModuleType):
