@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import optim
-from subspace_jax.manifolds import grassmann, head
+from subspace_jax.manifolds import grassmann, head, stiefel
 from tests.rows import Row, arrays, bases, keys, normal
 
 KEY = jax.random.key(0)
@@ -42,12 +42,27 @@ FRAME_ROWS = {
     "dist": Row(grassmann.dist, bases(2, 2), FIELD),
     "random_point": Row(lambda key: grassmann.random_point(key, 5, 2), keys, ("float32",), False),
     "random_tangent": Row(lambda Q: grassmann.random_tangent(KEY, Q), bases(2), FIELD),
-    "check": Row(lambda A: grassmann.check(A), arrays((6, 2)), FIELD, grad=False),
+    "check": Row(grassmann.check, arrays((6, 2)), FIELD, grad=False),
     "with_retraction": Row(
         horizontal(grassmann.with_retraction("cholesky_qr").transport), TWO, FIELD
     ),
 }
+ONCE = ("complex64",)
+STIEFEL_ROWS = {
+    "project_tangent": Row(stiefel.project_tangent, ONE, FIELD),
+    "update": Row(stiefel.update, ONE, FIELD),
+    "retract": Row(stiefel.retract, ONE, ONCE),
+    "exp": Row(stiefel.exp, ONE, FIELD),
+    "transport": Row(stiefel.transport, TWO, ONCE),
+    "inner": Row(stiefel.inner, TWO, ONCE),
+    "norm": Row(stiefel.norm, ONE, ONCE),
+    "dist": Row(stiefel.dist, bases(2, 2), FIELD),
+    "random_point": Row(lambda key: stiefel.random_point(key, 5, 2), keys, ("float32",), False),
+    "random_tangent": Row(lambda Q: stiefel.random_tangent(KEY, Q), bases(2), ONCE),
+    "check": Row(stiefel.check, arrays((6, 2)), ONCE, grad=False),
+}
 RIEMANNIAN_ROWS = {
+    **{f"stiefel.{name}": row for name, row in STIEFEL_ROWS.items()},
     **{f"grassmann.{name}": row for name, row in FRAME_ROWS.items()},
     "head.init": Row(lambda key: head.init(key, 3, 5, 2), keys, ("float32",), False),
     "head.logits": Row(lambda A, x: head.logits(A[None], x), arrays((6, 2), (3, 6))),

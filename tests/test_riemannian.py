@@ -282,6 +282,7 @@ def test_many_subspaces_in_chunks_move_as_one_by_one(maker, monkeypatch):
     optimizer = getattr(optim, maker)(0.3, 0.9, manifold=grassmann)
     whole, state = jax.jit(optimizer.update)(G, optimizer.init(Q), Q)
     monkeypatch.setattr("subspace_jax.optim._chunks._CHUNK_BYTES", 4 * 64)
+    monkeypatch.setattr("subspace_jax.optim._chunks._WHOLE_BYTES", 0)
     parts, other = jax.jit(lambda *xs: optimizer.update(*xs))(G, optimizer.init(Q), Q)
     np.testing.assert_allclose(whole, parts, atol=1e-7)
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):

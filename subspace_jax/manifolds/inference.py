@@ -16,6 +16,9 @@ from subspace_jax.manifolds import grassmann
 from subspace_jax.typing import Array, Float
 
 
+__all__ = ["SubspaceTest", "principal_subspace_test", "robust_subspace_test"]
+
+
 class SubspaceTest(NamedTuple):
     """The outcome of a test of H0: the principal subspace is span Q."""
 

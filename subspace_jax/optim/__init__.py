@@ -1,18 +1,26 @@
-"""Optax transformations that move in a subspace, or on a manifold."""
+"""Optax transformations that move in a subspace or on a manifold, and minimizers on manifolds."""
 
+from subspace_jax.optim._minimum import Minimum, MinimumInfo
 from subspace_jax.optim._riemannian import (
     RiemannianState,
     check_invariance,
     riemannian_adam,
     riemannian_sgd,
 )
+from subspace_jax.optim._riemannian_solvers import riemannian_conjugate_gradient, riemannian_lbfgs
 from subspace_jax.optim._subspace import SubspaceState, subspace
+from subspace_jax.optim._trust_region import riemannian_trust_region
 
 __all__ = [
+    "Minimum",
+    "MinimumInfo",
     "RiemannianState",
     "SubspaceState",
     "check_invariance",
     "riemannian_adam",
+    "riemannian_conjugate_gradient",
+    "riemannian_lbfgs",
     "riemannian_sgd",
+    "riemannian_trust_region",
     "subspace",
 ]

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 
 from subspace_jax.typing import Array
 
-_CHUNK_BYTES = 1 << 18
+_WHOLE_BYTES = 1 << 20
+"""Smaller operands are left whole."""
+_CHUNK_BYTES = 1 << 17
 """Of one operand: a step has some five in flight, which then fit the second-level cache."""
 
 
@@ -21,7 +23,7 @@ def in_chunks(function: Callable[..., Any], *operands: Any) -> Any:
     small ones, are left whole.
     """
     first, *_ = operands
-    if not hasattr(first, "ndim") or first.ndim < 3 or first.size * _width(first) <= _CHUNK_BYTES:
+    if not hasattr(first, "ndim") or first.ndim < 3 or first.size * _width(first) <= _WHOLE_BYTES:
         return function(*operands)
     return jax.lax.platform_dependent(
         *operands, cpu=lambda *xs: _looped(function, *xs), default=function
