@@ -10,11 +10,12 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from subspace_jax import krylov, linalg, manifolds, optim, projections, tree
+from subspace_jax import anomaly, krylov, linalg, manifolds, optim, projections, tree
 from subspace_jax.krylov import precondition
 from subspace_jax.linalg import operators, subspaces
 from subspace_jax.manifolds import head
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
+from tests.rows_anomaly import ANOMALY_ROWS
 from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
 from tests.rows_manifolds import MANIFOLD_ROWS
 from tests.rows_riemannian import RIEMANNIAN_ROWS
@@ -93,6 +94,7 @@ TABLE = {
         arrays(()),
     ),
     "optim.subspace": Row(subspace_update, lambda r, d: (params(r, d),)),
+    **ANOMALY_ROWS,
     **MANIFOLD_ROWS,
     **OPERATOR_ROWS,
     **SOLVER_ROWS,
@@ -103,7 +105,7 @@ CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 
 
 def unless_slow(cases, *, all_dtypes):
-    """The cases, those of solvers and manifolds marked: each compiles for seconds, and has tests of its own."""
+    """The cases, solvers and manifolds marked: each compiles for seconds, and has own tests."""
     for name, *dtype in cases:
         heavy = name.split(".")[0] in ("krylov", *manifolds.__all__)
         slow = heavy and (all_dtypes or dtype != [TABLE[name].dtypes[0]])
@@ -112,6 +114,7 @@ def unless_slow(cases, *, all_dtypes):
 
 def public_functions():
     geometry = [getattr(manifolds, name) for name in manifolds.__all__]
+    geometry += [getattr(anomaly, name) for name in anomaly.__all__]
     for module in (
         *(head, krylov, linalg, operators, optim, precondition, projections, subspaces),
         *(module for module in geometry if isinstance(module, ModuleType)),

@@ -15,7 +15,6 @@ from subspace_jax.linalg._matmul import matmul
 from subspace_jax.manifolds import grassmann
 from subspace_jax.typing import Array, Float
 
-
 __all__ = ["SubspaceTest", "principal_subspace_test", "robust_subspace_test"]
 
 
