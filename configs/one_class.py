@@ -2,7 +2,7 @@
 
     python -m experiments.one_class --config=configs/one_class.py:OPTIONS
 
-Options: ``full`` (also Fashion-MNIST, which is fetched once), ``smoke`` (seconds).
+Options: ``full`` (also what is fetched once: Fashion-MNIST, brain tumours), ``smoke`` (seconds).
 """
 
 from ml_collections import ConfigDict
@@ -26,19 +26,20 @@ def get_config(arg=None):
     config.oracle_energies = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
     config.oracle_gammas = (0.1, 0.3, 1.0, 3.0, 10.0)
     config.oracle_nus = (0.01, 0.1, 0.5)
-    config.textures = ("brick", "grass", "gravel")
+    config.images = ("brick", "grass", "gravel")
     config.features = "auto"  # or efficientnet, or gaussian
     config.num_tiles = 4
     config.smoothing = 4.0  # of score maps, in pixels
     config.num_seeds = 3  # of the choice of tiles and of defects
     if options.full:
         config.sets = (*config.sets, "fashion_mnist")
+        config.images = (*config.images, "brain tumours")
     if options.smoke:
         config.sets = ("wine",)
         config.gods_steps, config.kernel_rank = 20, 10
         config.oracle_directions, config.oracle_margins = (2,), (0.3,)
         config.oracle_energies, config.oracle_gammas, config.oracle_nus = (0.9,), (1.0,), (0.1,)
-        config.textures, config.features, config.num_seeds = ("brick",), "gaussian", 1
+        config.images, config.features, config.num_seeds = ("brick",), "gaussian", 1
     return config
 
 

@@ -77,6 +77,21 @@ def read_torch(content: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
+def read_nrrd(path: Path) -> np.ndarray:
+    """The volume of an NRRD file, gzipped or raw, its axes in the order of the header's sizes.
+
+    A magic line, lines ``key: value`` up to an empty one, then the numbers, the first axis fastest.
+    """
+    header, _, content = path.read_bytes().partition(b"\n\n")
+    fields = dict(line.split(": ", 1) for line in header.decode().splitlines() if ": " in line[:40])
+    kinds = {"short": "<i2", "unsigned short": "<u2", "uchar": "u1", "unsigned char": "u1"}
+    kinds |= {"int": "<i4", "unsigned int": "<u4", "float": "<f4", "double": "<f8", "int16": "<i2"}
+    if fields["encoding"] == "gzip":
+        content = gzip.decompress(content)
+    sizes = [int(size) for size in fields["sizes"].split()]
+    return np.frombuffer(content, kinds[fields["type"]]).reshape(sizes, order="F")
+
+
 class _TorchUnpickler(pickle.Unpickler):
     """Names tensors' storages instead of building them; calls nothing of torch."""
 

