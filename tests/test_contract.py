@@ -19,6 +19,7 @@ from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
 from tests.rows_riemannian import RIEMANNIAN_ROWS
 from tests.rows_spectral import SPECTRAL_ROWS
 
+SLOW = ("grassmann", "krylov", "optim.riemannian", "stiefel")
 SCHEMES = ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")
 
 
@@ -105,7 +106,7 @@ CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 def unless_slow(cases, *, all_dtypes):
     """The cases, those of solvers marked: each compiles for seconds, and has tests of its own."""
     for name, *dtype in cases:
-        slow = name.startswith("krylov") and (all_dtypes or dtype != [TABLE[name].dtypes[0]])
+        slow = name.startswith(SLOW) and (all_dtypes or dtype != [TABLE[name].dtypes[0]])
         yield pytest.param(name, *dtype, marks=[pytest.mark.slow] if slow else [])
 
 
