@@ -299,7 +299,7 @@ def draw(pictures: list, figure: Figure) -> None:
             left.imshow(tile, cmap="gray", vmin=0, vmax=1)
             left.contour(mask, [0.5], colors=plots.ORANGE, linewidths=1)
             right.imshow(scores, cmap="magma")
-            left.set_title(f"{name}, a defect" if column == 0 else "another")
+            left.set_title(name if column == 0 else "")
             right.set_title("PCA residual")
             for axes in (left, right):
                 axes.set(xticks=[], yticks=[])

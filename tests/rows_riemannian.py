@@ -29,6 +29,22 @@ def update_of(optimizer):
     return lambda Q, G: optimizer.update(G, optimizer.init(Q), Q)[0]
 
 
+def minimizing(minimizer):
+    """The subspace after a few steps, of a Rayleigh quotient."""
+
+    def solve(B, Q):
+        A = B + B.conj().T
+
+        def rayleigh(Q):
+            return -jnp.sum((Q.conj() * (A @ Q)).real)
+
+        Q, info = minimizer(rayleigh, Q, manifold=grassmann, maxiter=4)
+        return Q @ Q.conj().T, info.value, info.gradient_norm
+
+    operands = arrays((6, 6))
+    return Row(solve, lambda r, d: (*operands(r, d), *bases(2)(r, d)), ("float64",), grad=False)
+
+
 ONE, TWO = frame_and((6, 2)), frame_and((6, 2), (6, 2))
 FRAME_ROWS = {
     "project_tangent": Row(grassmann.project_tangent, ONE, FIELD),
@@ -72,6 +88,14 @@ RIEMANNIAN_ROWS = {
     "optim.riemannian_adam": Row(
         update_of(optim.riemannian_adam(0.1, manifold=grassmann)), ONE, FIELD
     ),
+    **{
+        f"optim.{name}": minimizing(getattr(optim, name))
+        for name in (
+            "riemannian_conjugate_gradient",
+            "riemannian_lbfgs",
+            "riemannian_trust_region",
+        )
+    },
     "optim.check_invariance": Row(
         lambda Q: optim.check_invariance(KEY, lambda Q: jnp.sum(Q.real[0]), Q), bases(2), FIELD
     ),

@@ -103,11 +103,13 @@ TABLE = {
 }
 CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 
+HEAVY = ("krylov", "gods", "optim.riemannian", *manifolds.__all__)
+
 
 def unless_slow(cases, *, all_dtypes):
     """The cases, solvers and manifolds marked: each compiles for seconds, and has own tests."""
     for name, *dtype in cases:
-        heavy = name.split(".")[0] in ("krylov", *manifolds.__all__)
+        heavy = name.startswith(HEAVY)
         slow = heavy and (all_dtypes or dtype != [TABLE[name].dtypes[0]])
         yield pytest.param(name, *dtype, marks=[pytest.mark.slow] if slow else [])
 

@@ -137,11 +137,17 @@ def test_cholesky_qr_turns_the_frame_and_its_transport_turns_with_it():
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize(
-    "steps", [300, pytest.param(10_000, marks=pytest.mark.slow)], ids=["short", "long"]
+    ("steps", "num", "n"),
+    [
+        (300, 6, 32),
+        pytest.param(10_000, 6, 32, marks=pytest.mark.slow),
+        pytest.param(1000, 4, 700, marks=pytest.mark.slow),
+    ],
+    ids=["short", "long", "tall"],
 )
-def test_orthonormality_does_not_drift_at_any_learning_rate(transport, steps):
+def test_orthonormality_does_not_drift_at_any_learning_rate(transport, steps, num, n):
     """Pitfall 4: neither over many steps, nor where the step is as long as it may be."""
-    p = frames(0, (18, 32, 4)).reshape(3, 6, 32, 4)
+    p = frames(0, (3 * num, n, 4)).reshape(3, num, n, 4)
     rates = jnp.array([0.01, 1.0, 100.0])
 
     @jax.jit

@@ -9,6 +9,8 @@ from subspace_jax.linalg import orthonormalize
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, Float, Inexact, Key
 
+_BLOCK = 128
+
 
 def inner(
     p: Inexact[Array, "*b n k"], u: Inexact[Array, "*b n k"], v: Inexact[Array, "*b n k"]
@@ -58,8 +60,18 @@ def check(p: Inexact[Array, "*b n k"]) -> Float[Array, "*b"]:
 
 
 def drift(Q: Array) -> Array:
-    """I - Q^H Q."""
-    return jnp.eye(Q.shape[-1], dtype=Q.dtype) - matmul(Q.mT.conj(), Q)
+    """I - Q^H Q, the sum over the rows taken in blocks.
+
+    Its rounding is where the frames settle: in one sweep it grows with the number of rows.
+    """
+    n, k = Q.shape[-2:]
+    eye, whole = jnp.eye(k, dtype=Q.dtype), n - n % _BLOCK
+    if n < 2 * _BLOCK:
+        return eye - matmul(Q.mT.conj(), Q)
+    blocks = Q[..., :whole, :].reshape(*Q.shape[:-2], -1, _BLOCK, k)
+    rest = Q[..., whole:, :]
+    sums = jnp.sum(matmul(blocks.mT.conj(), blocks), axis=-3)
+    return eye - sums - (matmul(rest.mT.conj(), rest) if whole < n else 0)
 
 
 def check_shapes(p: Array, *others: Array) -> None:
