@@ -100,7 +100,7 @@ CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 
 
 def unless_slow(cases, *, all_dtypes):
-    """The cases, those of solvers and manifolds marked: each compiles for seconds, and has tests of its own."""
+    """The cases, those marked that compile for seconds, and have tests of their own."""
     for name, *dtype in cases:
         heavy = name.split(".")[0] in ("krylov", *manifolds.__all__)
         slow = heavy and (all_dtypes or dtype != [TABLE[name].dtypes[0]])
