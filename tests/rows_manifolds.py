@@ -23,13 +23,19 @@ DISTANCES = (
 )
 
 
+def compiled(function):
+    """One program: what is not takes seconds to compile, operation by operation."""
+    program = jax.jit(function)
+    return lambda *operands: program(*operands)
+
+
 def projector(Q):
     return Q @ Q.conj().T
 
 
 def algebra(function):
     """The projector on a result: its basis is one of many."""
-    return jax.jit(lambda *operands: projector(function(*operands)))
+    return compiled(lambda *operands: projector(function(*operands)))
 
 
 def reshaped(rng, dtype):
@@ -118,7 +124,7 @@ def rows_of(name):
             B, C = (X.reshape(dense) / 8 for X in (B, C))
             return function(p, M.project_tangent(p, B), M.project_tangent(p, C))
 
-        return Row(jax.jit(call), arrays(shape, shape, shape), ONE)
+        return Row(compiled(call), arrays(shape, shape, shape), ONE)
 
     def random(key):
         return M.random_point(key, *sizes, dtype=jnp.float32)
@@ -189,13 +195,13 @@ MEAN_ROWS = {
         ONE,
         grad=False,
     ),
-    "karcher_mean": Row(karcher, arrays(SQUARE, SQUARE), ONE, grad=False),
+    "karcher_mean": Row(compiled(karcher), arrays(SQUARE, SQUARE), ONE, grad=False),
 }
 MANIFOLD_ROWS = {
     **{f"linalg.{name}": Row(getattr(linalg, name), bases(2, 2), FIELD) for name in DISTANCES},
     **{f"subspaces.{name}": row for name, row in SUBSPACE_ROWS.items()},
     **{f"means.{name}": row for name, row in MEAN_ROWS.items()},
     **{name: row for manifold in POINTS for name, row in rows_of(manifold).items()},
-    "flag.blocks": Row(jax.jit(flag_step), arrays((5, 3), (5, 3)), ONE),
-    "product.of": Row(jax.jit(product_step), arrays((5, 3), (5, 3)), ONE),
+    "flag.blocks": Row(compiled(flag_step), arrays((5, 3), (5, 3)), ONE),
+    "product.of": Row(compiled(product_step), arrays((5, 3), (5, 3)), ONE),
 }

@@ -107,7 +107,7 @@ HEAVY = ("krylov", "gods", "optim.riemannian", *manifolds.__all__)
 
 
 def unless_slow(cases, *, all_dtypes):
-    """The cases, solvers and manifolds marked: each compiles for seconds, and has own tests."""
+    """The cases, those marked that compile for seconds, and have tests of their own."""
     for name, *dtype in cases:
         heavy = name.startswith(HEAVY)
         slow = heavy and (all_dtypes or dtype != [TABLE[name].dtypes[0]])

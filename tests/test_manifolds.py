@@ -268,7 +268,7 @@ def test_transport_gives_tangents_at_the_end_never_longer(name, dtype):
 def test_a_tiny_step_keeps_its_digits_in_float32(name):
     case = TABLE[name]
     p = case.exact(*case.sizes)
-    v = scaled(1e-6, case.manifold.random_tangent(jax.random.key(1), p))
+    v = scaled(1e-6, jax.jit(case.manifold.random_tangent)(jax.random.key(1), p))
     p32, v32 = jax.tree.map(lambda x: x.astype(jnp.float32), (p, v))
     v = jax.tree.map(lambda x: x.astype(jnp.float64), v32)
     update = jax.jit(case.manifold.update)
@@ -300,15 +300,12 @@ def test_a_thousand_steps_in_float32_stay_on_the_manifold(name):
 def test_leading_axes_are_a_batch(name):
     case = TABLE[name]
     M = case.manifold
-    keys = jax.random.split(jax.random.key(0), 4)
-    ps, qs = (
-        jax.vmap(lambda k: M.random_point(k, *case.sizes, dtype=jnp.float64))(
-            jax.random.split(key, 3)
-        )
-        for key in keys[:2]
-    )
-    vs, xs = (jax.vmap(M.random_tangent)(jax.random.split(key, 3), ps) for key in keys[2:])
-    del qs
+
+    @jax.jit
+    @jax.vmap
+    def operands(key):
+        p = M.random_point(key, *case.sizes, dtype=jnp.float64)
+        return p, *(M.random_tangent(k, p) for k in jax.random.split(key))
 
     def everything(p, v, x):
         q = M.retract(p, scaled(0.3, v))
@@ -316,8 +313,9 @@ def test_leading_axes_are_a_batch(name):
         out += [M.inner(p, v, x), M.norm(p, v), M.dist(p, q), M.check(q)]
         return [*out, M.log(p, q)] if case.geodesic else out
 
-    alone = jax.vmap(everything)(ps, vs, xs)
-    close(jax.jit(everything)(ps, vs, xs), alone, atol=1e-9)
+    several = operands(jax.random.split(jax.random.key(0), 3))
+    alone = jax.jit(jax.vmap(everything))(*several)
+    close(jax.jit(everything)(*several), alone, atol=1e-9)
 
 
 @every
@@ -333,11 +331,15 @@ def test_derivatives_at_a_zero_tangent_are_finite_and_equal_finite_differences(n
         moved = ambient_inner(weights, M.retract(s.p, v))
         return moved + ambient_inner(carry_weights, M.transport(s.p, v, s.x))
 
-    slope = jax.jit(jax.grad(along))
-    first, second = jax.jit(lambda t: jax.jvp(jax.grad(along), (t,), (1.0,)))(0.0)
+    @jax.jit
+    def all_orders(t):
+        slope, second = jax.jvp(jax.grad(along), (t,), (jnp.ones_like(t),))
+        return along(t), slope, second
+
     step = 1e-5
-    np.testing.assert_allclose(first, (along(step) - along(-step)) / (2 * step), atol=1e-7)
-    np.testing.assert_allclose(second, (slope(step) - slope(-step)) / (2 * step), atol=1e-7)
+    (_, first, second), there, back = (all_orders(jnp.array(t)) for t in (0.0, step, -step))
+    np.testing.assert_allclose(first, (there[0] - back[0]) / (2 * step), atol=1e-7)
+    np.testing.assert_allclose(second, (there[1] - back[1]) / (2 * step), atol=1e-7)
 
 
 @every
@@ -352,7 +354,8 @@ def test_distances_have_finite_derivatives_at_equal_points(name):
 @with_log
 def test_the_derivative_of_log_at_equal_points_is_the_identity(name):
     M, s = TABLE[name].manifold, study(name, jnp.float64)
-    close(jax.jvp(lambda q: M.log(s.p, q), (s.p,), (s.v,))[1], s.v)
+    change = jax.jit(lambda v: jax.jvp(lambda q: M.log(s.p, q), (s.p,), (v,))[1])
+    close(change(s.v), s.v)
 
 
 @field
