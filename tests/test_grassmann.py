@@ -23,6 +23,11 @@ RETRACTIONS = ["geodesic", "cayley", "polar", "cholesky_qr"]
 SINGLE = {"float32": True, "complex64": True, "float64": False, "complex128": False}
 
 
+def slow(*values):
+    operands = (value if isinstance(value, tuple) else (value,) for value in values)
+    return [pytest.param(*each, marks=pytest.mark.slow) for each in operands]
+
+
 @pytest.fixture
 def x64(request):
     with jax.enable_x64(not SINGLE[request.getfixturevalue("dtype")]):
@@ -108,7 +113,7 @@ def test_a_velocity_is_carried_to_the_one_that_leads_back(shape, dtype):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("retraction", RETRACTIONS)
-@pytest.mark.parametrize(("shape", "dtype"), CASES[2:5])
+@pytest.mark.parametrize(("shape", "dtype"), [*slow(*CASES[2:4]), CASES[4]])
 def test_transport_keeps_inner_products_and_ends_in_the_tangent_space(shape, dtype, retraction):
     manifold = grassmann.with_retraction(retraction)
     Q = frame(0, shape, dtype)
@@ -160,12 +165,12 @@ def test_a_tiny_step_keeps_its_digits(dtype):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [*slow("float32"), "complex128"])
 def test_the_frame_turns_the_result_and_nothing_else(dtype):
     Q, T = frame(0, (12, 4), dtype), frame(5, (4, 4), dtype)
     V, X = tangent(1, Q), tangent(2, Q)
     bound = {"atol": 40 * rounding(dtype)}
-    for retraction in ("geodesic", "cayley", "polar"):
+    for retraction in ("polar", "geodesic"):
         manifold = grassmann.with_retraction(retraction)
         update, carry = jax.jit(manifold.update), jax.jit(manifold.transport)
         np.testing.assert_allclose(update(Q @ T, V @ T), update(Q, V) @ T, **bound)
@@ -192,7 +197,7 @@ def test_projecting_twice_is_projecting_once(dtype):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("complex128", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", slow("float32", "complex128"))
 def test_leading_axes_are_one_call_after_another(dtype):
     Q = jnp.stack(
         [jnp.stack([frame(3 * i + j, (8, 2), dtype) for j in range(3)]) for i in range(2)]
@@ -208,16 +213,17 @@ def test_leading_axes_are_one_call_after_another(dtype):
         np.testing.assert_allclose(together, apart, atol=200 * rounding(dtype))
 
 
-@pytest.mark.parametrize("angle", [np.pi / 2 - 1e-9, np.pi / 2])
+@pytest.mark.parametrize("angle", [*slow(np.pi / 2 - 1e-9), np.pi / 2])
 def test_at_the_cut_locus_log_is_one_of_the_shortest_and_derivatives_are_finite(angle):
     with jax.enable_x64(True):
         Q = jnp.eye(5)[:, :2]
         R = jnp.stack([jnp.cos(angle) * Q[:, 0] + jnp.sin(angle) * jnp.eye(5)[2], Q[:, 1]], axis=1)
-        V = grassmann.log(Q, R)
+        V = jax.jit(grassmann.log)(Q, R)
         np.testing.assert_allclose(grassmann.norm(Q, V), angle, rtol=1e-9)
-        np.testing.assert_allclose(grassmann.dist(grassmann.exp(Q, V), R), 0, atol=1e-7)
-        assert jnp.all(jnp.isfinite(jax.grad(grassmann.dist)(Q, R)))
-        assert jnp.all(jnp.isfinite(jax.jacfwd(grassmann.log)(Q, R)))
+        missed = linalg.project_out(R, jax.jit(grassmann.exp)(Q, V))
+        np.testing.assert_allclose(missed, 0, atol=1e-7)
+        slope = jax.jit(lambda R: jax.grad(lambda R: weighted(grassmann.log, 0)(Q, R))(R))(R)
+        assert jnp.all(jnp.isfinite(slope))
 
 
 def weighted(function, seed):
@@ -241,18 +247,18 @@ def points_of_trouble(dtype):
 
 
 MAPS = {
-    "exp": grassmann.exp,
     "carried": lambda Q, V: grassmann.transport(
         Q, V, grassmann.project_tangent(Q, jnp.ones_like(Q))
     ),
-    "log": lambda Q, V: grassmann.log(Q, grassmann.exp(frame(0, Q.shape, str(Q.dtype)), V)),
     "cayley": grassmann.with_retraction("cayley").retract,
     "polar": grassmann.with_retraction("polar").retract,
+    "log": lambda Q, V: grassmann.log(Q, grassmann.exp(frame(0, Q.shape, str(Q.dtype)), V)),
+    "exp": grassmann.exp,
 }
 
 
-@pytest.mark.parametrize("name", MAPS)
-@pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.slow), "complex128"])
+@pytest.mark.parametrize("name", [*slow(*MAPS)[:-1], "exp"])
+@pytest.mark.parametrize("dtype", [*slow("float64"), "complex128"])
 def test_first_and_second_derivatives_equal_differences_also_where_angles_are_equal(name, dtype):
     with jax.enable_x64(True):
         Q, tangents = points_of_trouble(dtype)
@@ -278,7 +284,7 @@ def test_first_and_second_derivatives_equal_differences_also_where_angles_are_eq
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("dtype", [*slow("float32"), "complex64"])
 def test_derivatives_of_dist_are_finite_at_equal_points(dtype):
     Q = frame(0, (7, 3), dtype)
     first = jax.jit(jax.grad(grassmann.dist))

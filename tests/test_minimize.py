@@ -15,6 +15,7 @@ MINIMIZERS = {
     "lbfgs": optim.riemannian_lbfgs,
     "trust region": optim.riemannian_trust_region,
 }
+SLOW_REAL = pytest.param("float64", marks=pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def rayleigh(A):
 
 
 @pytest.mark.parametrize("name", MINIMIZERS)
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("dtype", [SLOW_REAL, "complex128"])
 def test_the_rayleigh_quotient_is_least_on_the_leading_eigenvectors(name, dtype):
     B = normal(0, (14, 14), dtype)
     A = B + B.conj().T
@@ -65,6 +66,7 @@ def test_procrustes_rotation_is_found_on_the_stiefel_manifold(name):
     np.testing.assert_allclose(R, target, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MINIMIZERS)
 def test_the_steps_do_not_depend_on_the_frame(name):
     B, Q, turn = normal(0, (9, 9)), frame(1, (9, 2)), frame(2, (2, 2))
@@ -154,6 +156,7 @@ def test_trouble_is_told_by_the_status(name):
         MINIMIZERS[name](spoiled, frame(0, (5, 2)), manifold=grassmann, maxiter=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MINIMIZERS)
 def test_in_float32_rounding_ends_the_descent_and_the_point_is_good(name):
     B = normal(0, (10, 10)).astype(jnp.float32)
@@ -167,6 +170,7 @@ def test_in_float32_rounding_ends_the_descent_and_the_point_is_good(name):
     assert linalg.geodesic_distance(Q, vectors) < 2e-3
 
 
+@pytest.mark.slow
 def test_vmap_over_starts_equals_one_after_another():
     A = jnp.diag(jnp.arange(7.0))
     starts = jnp.stack([frame(i, (7, 2)) for i in range(3)])
@@ -179,6 +183,7 @@ def test_vmap_over_starts_equals_one_after_another():
             assert together.info.num_steps[i] == one.info.num_steps
 
 
+@pytest.mark.slow
 def test_minimizing_over_leading_axes_is_one_problem():
     A = jnp.stack([jnp.diag(jnp.arange(5.0)), jnp.diag(jnp.arange(5.0)[::-1])])
 

@@ -194,9 +194,11 @@ def interleaved(calls: list[Callable[[], Any]], seconds: float) -> list[np.ndarr
     once = [min(timed(call) for _ in range(3)) for call in calls]
     repeats = [int(np.ceil(5 / t)) for t in once]
     rounds = 1e3 * seconds / sum(n * t for n, t in zip(repeats, once, strict=True))
-    pairs = list(zip(calls, repeats, strict=True))
-    times = [[timed(*pair) for pair in pairs] for _ in range(int(np.clip(rounds, 7, 60)))]
-    return list(np.array(times).T)
+    times = [[] for _ in calls]
+    for turn in range(int(np.clip(rounds, 7, 60))):
+        for i in np.roll(range(len(calls)), turn):  # nobody always follows the same one
+            times[i].append(timed(calls[i], repeats[i]))
+    return [np.array(found) for found in times]
 
 
 def steps(quick: bool) -> Iterator[Timed]:
