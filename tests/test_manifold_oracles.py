@@ -217,7 +217,14 @@ def test_a_product_is_its_factors_with_squared_lengths_added():
         product.of({"a": 3})
 
 
-@pytest.mark.parametrize(("M", "sizes"), [(oblique, (4, 2)), (orthogonal, (3,)), (spd, (3,))])
+@pytest.mark.parametrize(
+    ("M", "sizes"),
+    [
+        (oblique, (4, 2)),
+        (spd, (3,)),
+        pytest.param(orthogonal, (3,), marks=pytest.mark.slow),
+    ],
+)
 def test_the_karcher_mean_is_where_the_logarithms_cancel(M, sizes):
     center, _ = at(M, *sizes)
     keys = jax.random.split(jax.random.key(1), 5)

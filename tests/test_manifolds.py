@@ -296,6 +296,7 @@ def test_a_thousand_steps_in_float32_stay_on_the_manifold(name):
     assert jnp.max(walk(jax.random.key(0))) < 2e-6
 
 
+@pytest.mark.slow
 @among(lambda case: case.batched)
 def test_leading_axes_are_a_batch(name):
     case = TABLE[name]
