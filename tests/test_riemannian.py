@@ -124,6 +124,7 @@ def test_the_steps_do_not_depend_on_the_frame(maker, transport):
         np.testing.assert_allclose(ends[0] @ turn, ends[1], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_cholesky_qr_turns_the_frame_and_its_transport_turns_with_it():
     """Pitfall 3, the other way round."""
     with jax.enable_x64(True):
