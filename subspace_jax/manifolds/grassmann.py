@@ -156,8 +156,9 @@ def random_tangent(key: Key, Q: Frames) -> Frames:
 def with_retraction(name: str) -> Geometry:
     """The same manifold, another move along a tangent in `update`, `retract` and `transport`.
 
-    All cost the same within a third (`scripts/bench/manifolds.py`); only "geodesic" stays on the
-    geodesic for long steps. The transport is an isometry with each of them.
+    Only "geodesic" stays on the geodesic for long steps, and it is not slower than the others
+    ("cayley" takes the same time in `scripts/bench/manifolds.py`). The transport is an isometry
+    with each of them.
 
     Args:
         name: "geodesic"; "cayley", which agrees to second order, by one inverse of I + V^H V / 4;
