@@ -6,6 +6,8 @@ survives Byzantine workers better than with the median, Krum, multi-Krum or Buly
 
     python -m experiments.flag_aggregator
 
+Expected: EXPECTED
+
 Of 15 workers 0 to 6 lie, in four ways. Rules that ask for the number of liars are told the truth;
 Bulyan stands only where p >= 4 f + 3. Each rule's learning rate is the best of a grid, by the error
 on held-out training images, over all attacks of three liars. The flag median needs the 15 x 15

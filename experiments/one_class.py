@@ -6,6 +6,8 @@ training, finds defects as well as memory banks do ("SubspaceAD", 2026: AUROC of
 
     python -m experiments.one_class
 
+Expected: EXPECTED
+
 Every class of every set is once the normal one; detectors see its training examples alone, scored
 by the area under the ROC curve on the test set. Settings are published defaults or follow from the
 normal examples; the best of a grid chosen on the test (``oracle``), which nobody can have, stands

@@ -6,6 +6,8 @@ statistic tests a subspace and draws a confidence region around the sample's.
 
     python -m experiments.pca_inference
 
+Expected: EXPECTED
+
 The coverage of 95 % regions is counted over many samples whose population is known: normal ones,
 ones with heavy tails (Student, 8 degrees of freedom), and samples drawn from the 569 patients of
 the breast-cancer set, which are then the population. Rivals: the same test with fourth moments, and

@@ -104,14 +104,14 @@ TABLE = {
 CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 
 HEAVY = ("krylov", "gods", "optim.riemannian", *manifolds.__all__)
+"""Functions that compile for seconds; they have tests of their own, in every dtype."""
 
 
-def unless_slow(cases, *, all_dtypes):
-    """The cases, those marked that compile for seconds, and have tests of their own."""
-    for name, *dtype in cases:
-        heavy = name.startswith(HEAVY)
-        slow = heavy and (all_dtypes or dtype != [TABLE[name].dtypes[0]])
-        yield pytest.param(name, *dtype, marks=[pytest.mark.slow] if slow else [])
+def first_dtypes(heavy_slow):
+    """A case for each function, in its first dtype, the heavy ones marked slow if asked."""
+    for name, row in TABLE.items():
+        slow = heavy_slow and name.startswith(HEAVY)
+        yield pytest.param(name, row.dtypes[0], marks=[pytest.mark.slow] if slow else [])
 
 
 def public_functions():
@@ -150,17 +150,27 @@ def tolerance(dtype):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "dtype"), unless_slow(CASES, all_dtypes=False))
-def test_jit_gives_the_same_and_traces_once(name, dtype):
-    function, first, second = TABLE[name].function, operands(name, dtype), operands(name, dtype, 1)
+@pytest.mark.parametrize(("name", "dtype"), first_dtypes(heavy_slow=False))
+def test_jit_traces_once_for_operands_of_one_shape(name, dtype):
     chex.clear_trace_counter()
-    jitted = jax.jit(chex.assert_max_traces(function, n=1))
-    chex.assert_trees_all_close(jitted(*first), function(*first), **tolerance(dtype))
-    jitted(*second)
+    jitted = jax.jit(chex.assert_max_traces(TABLE[name].function, n=1))
+    for seed in range(2):
+        jitted.trace(*operands(name, dtype, seed))  # and no compilation
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "dtype"), unless_slow(CASES, all_dtypes=True))
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [pytest.param(*c, marks=[pytest.mark.slow] * (c[1] != TABLE[c[0]].dtypes[0]))
+     for c in CASES if not c[0].startswith(HEAVY)],
+)  # fmt: skip
+def test_jit_gives_the_same(name, dtype):
+    function, given = TABLE[name].function, operands(name, dtype)
+    chex.assert_trees_all_close(jax.jit(function)(*given), function(*given), **tolerance(dtype))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("name", "dtype"), first_dtypes(heavy_slow=True))
 def test_vmap_equals_one_call_after_another(name, dtype):
     function, first, second = TABLE[name].function, operands(name, dtype), operands(name, dtype, 1)
     function = jax.jit(function)
@@ -179,8 +189,10 @@ def test_dtype_out_is_dtype_in(name, dtype):
 
 
 @pytest.mark.parametrize(
-    "name", unless_slow([(name,) for name, row in TABLE.items() if row.grad], all_dtypes=True)
-)
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(HEAVY))
+     for name, row in TABLE.items() if row.grad],
+)  # fmt: skip
 def test_derivatives_equal_finite_differences(name):
     with jax.enable_x64(True):
         check_grads(

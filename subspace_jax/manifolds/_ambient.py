@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax.linalg._angle import root
-from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array
 
 
@@ -32,11 +31,6 @@ def hermitian(A: Array) -> Array:
 def skew(A: Array) -> Array:
     """The skew-Hermitian part of A."""
     return (A - adjoint(A)) / 2
-
-
-def drift(Q: Array) -> Array:
-    """I - Q^H Q."""
-    return jnp.eye(Q.shape[-1], dtype=Q.dtype) - matmul(adjoint(Q), Q)
 
 
 def largest(A: Array) -> Array:

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from subspace_jax.linalg import orthonormalize, project_out
 from subspace_jax.linalg._angle import root
 from subspace_jax.linalg._matmul import matmul
-from subspace_jax.manifolds._ambient import adjoint, distance, drift, largest, real_inner
+from subspace_jax.manifolds._ambient import adjoint, distance, largest, real_inner
+from subspace_jax.manifolds._frames import drift
 from subspace_jax.typing import Array, Inexact, Key
 
 __all__ = [

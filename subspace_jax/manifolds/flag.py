@@ -29,13 +29,13 @@ from subspace_jax.manifolds._ambient import (
     adjoint,
     check_shapes,
     distance,
-    drift,
     hermitian,
     largest,
     mean_exponential,
     real_inner,
     skew,
 )
+from subspace_jax.manifolds._frames import drift
 from subspace_jax.typing import Array, Key
 
 __all__ = ["FlagManifold", "blocks"]

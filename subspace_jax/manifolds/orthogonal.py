@@ -19,11 +19,11 @@ from subspace_jax.manifolds._ambient import (
     adjoint,
     check_shapes,
     distance,
-    drift,
     largest,
     real_inner,
     skew,
 )
+from subspace_jax.manifolds._frames import drift
 from subspace_jax.typing import Array, Float, Inexact, Key
 
 __all__ = [
