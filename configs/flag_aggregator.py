@@ -2,14 +2,14 @@
 
     python -m experiments.flag_aggregator --config=configs/flag_aggregator.py:OPTIONS
 
-Options: ``data=NAME`` (mnist5k, digits, mnist, fashion_mnist), ``smoke`` (seconds).
+Options: ``data=NAME`` (digits, mnist5k, mnist, fashion_mnist), ``smoke`` (seconds).
 """
 
 from configs.common import parse_arg, training
 
 
 def get_config(arg=None):
-    options = parse_arg(arg, smoke=False, data="mnist5k")
+    options = parse_arg(arg, smoke=False, data="digits")
     config = training()
     config.data = options.data
     config.data_path = ""  # a folder of official IDX files, instead of the named data set
@@ -30,7 +30,6 @@ def get_config(arg=None):
     config.checkpoint_every = 300
 
     if options.smoke:
-        config.data = "digits"
         config.rules = ("mean", "flag")
         config.attacks = ("scaled flip", "little is enough")
         config.num_liars = (0, 3)
