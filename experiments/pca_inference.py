@@ -6,7 +6,11 @@ statistic tests a subspace and draws a confidence region around the sample's.
 
     python -m experiments.pca_inference
 
-Expected: EXPECTED
+Expected: of normal samples (8 features) the 95 % region holds the truth in 76, 92 and 95 % of cases
+at n = 50, 200 and 1000: the constants are right, and asymptotic. With Student's tails it holds in
+70 % however many samples there are, with fourth moments in 94 % at n = 5000. On breast cancer (30
+skew features) it fails, 4 % at n = 5000; fourth moments have 86 % there, and the bootstrap is the
+one to use: 92 to 97 % everywhere.
 
 The coverage of 95 % regions is counted over many samples whose population is known: normal ones,
 ones with heavy tails (Student, 8 degrees of freedom), and samples drawn from the 569 patients of
