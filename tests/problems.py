@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from subspace_jax import krylov
 
@@ -14,6 +15,12 @@ RECYCLING = ("gcrodr", "recycled_cg")
 LEAST_SQUARES = ("lsmr", "cgls")
 SQUARE = (*DEFINITE, "minres", *GENERAL)
 ALL = (*SQUARE, *LEAST_SQUARES)
+QUICK = ("cg", "minres", "gmres", "bicgstab", "lsmr")
+
+
+def each(names):
+    """A parameter for each solver; those that share their loop with a quick one are slow."""
+    return [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in names]
 
 
 class Problem(NamedTuple):

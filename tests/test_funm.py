@@ -56,6 +56,7 @@ def test_the_exponential_of_a_laplacian_to_eight_digits(num_steps):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.slow
 def test_functions_of_a_general_operator(dtype):
     A = 4 * jnp.eye(80, dtype=dtype) + random((80, 80), dtype) / 9
     b = random(80, dtype, 1)
@@ -71,6 +72,7 @@ def test_functions_of_a_general_operator(dtype):
         assert np.linalg.norm(ours - expected) < 1e-8 * np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 def test_an_early_end_is_exact_and_differentiable():
     def total(scale):
         return jnp.sum(krylov.funm_hermitian(jnp.log, lambda v: scale * v, b, num_steps=4))
@@ -80,6 +82,7 @@ def test_an_early_end_is_exact_and_differentiable():
     np.testing.assert_allclose([value, slope], [15 * np.log(2), 7.5], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_parameters_of_the_function_have_derivatives():
     A, b = jnp.asarray(with_values(np.linspace(1, 2, 30))), random(30)
 
@@ -90,6 +93,7 @@ def test_parameters_of_the_function_have_derivatives():
     np.testing.assert_allclose(jax.grad(total)(1.0), expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_log_det_is_the_inverse_on_average():
     A = jnp.asarray(with_values(np.linspace(1, 4, 12), "complex128"))
 
@@ -101,6 +105,7 @@ def test_the_gradient_of_log_det_is_the_inverse_on_average():
     np.testing.assert_allclose(gradient.conj(), jnp.linalg.inv(A), atol=0.03)
 
 
+@pytest.mark.slow
 def test_a_trace_without_variance_is_exact():
     diagonal = jnp.linspace(1, 9, 20)
     estimate = krylov.trace_funm(
@@ -112,6 +117,7 @@ def test_a_trace_without_variance_is_exact():
     assert np.isnan(single.standard_error)
 
 
+@pytest.mark.slow
 def test_the_density_holds_every_eigenvalue_at_its_place():
     A = with_values(np.r_[np.zeros(60), np.full(40, 3.0)])
     density = jax.jit(

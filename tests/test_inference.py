@@ -27,6 +27,7 @@ def test_the_statistic_of_normal_samples_is_chi_square(test):
     assert abs(np.mean(outcome.p_value < 0.1) - 0.1) < 4 * np.sqrt(0.09 / 400)
 
 
+@pytest.mark.slow
 def test_heavy_tails_mislead_the_normal_test_and_not_the_robust_one():
     def student(key):
         first, second = jax.random.split(key)

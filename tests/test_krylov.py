@@ -16,6 +16,7 @@ from tests.problems import (
     RECYCLING,
     SQUARE,
     call,
+    each,
     matrix,
     normal,
     problem,
@@ -37,7 +38,7 @@ def x64():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each(ALL))
 def test_the_dense_solution_is_found_and_reported_truly(name, dtype):
     p = problem(name, dtype=dtype)
     x, info = call(name, p.A, p.b, rtol=1e-4 if dtype in SINGLE else 1e-11, history=True)
@@ -58,7 +59,7 @@ def test_the_dense_solution_is_found_and_reported_truly(name, dtype):
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each(ALL))
 def test_tiny_systems_are_solved(name, n):
     p = problem(name, n=n)
     solution = call(name, p.A, p.b, rtol=1e-10)
@@ -73,7 +74,7 @@ def odd_shapes(v):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", SQUARE)
+@pytest.mark.parametrize("name", each(SQUARE))
 def test_operands_may_be_pytrees_of_odd_shapes(name):
     p = problem(name, n=31)
     solution = call(name, lambda v: odd_shapes(p.A @ tree.ravel(v)), odd_shapes(p.b), rtol=1e-11)
@@ -118,7 +119,7 @@ def test_sparse_matrices_are_operators_too():
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
-@pytest.mark.parametrize("name", SQUARE)
+@pytest.mark.parametrize("name", each(SQUARE))
 def test_a_preconditioner_saves_steps_and_changes_no_answer(name, dtype):
     rng = np.random.default_rng(3)
     noise = matrix(name, 60, dtype, condition=5)
@@ -182,7 +183,8 @@ def test_the_tolerance_is_met_as_soon_as_by_scipy(name):
         )
         first = 1 + next(i for i, x in enumerate(iterates) if relative_residual(A, b, x) <= rtol)
         steps = int(call(name, p.A, p.b, rtol=rtol).info.num_steps)
-        slack = max(1, round(0.1 * first)) if name == "bicgstab" else 2
+        # Rounding, another on every processor, moves the last steps by a few in a hundred.
+        slack = max(2, round((0.1 if name == "bicgstab" else 0.03) * first))
         assert abs(steps - first) <= slack, (seed, steps, first)
 
 

@@ -14,6 +14,7 @@ from tests.problems import (
     LEAST_SQUARES,
     SQUARE,
     call,
+    each,
     normal,
     problem,
 )
@@ -64,7 +65,7 @@ def weighted(p):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each(ALL))
 def test_gradients_equal_the_dense_solves(name, dtype):
     p = problem(name, n=25, dtype=dtype, condition=20)
     ours, oracle = losses(name, weighted(p))
@@ -159,7 +160,7 @@ def test_the_adjoint_solve_uses_the_adjoint_preconditioner(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SQUARE)
+@pytest.mark.parametrize("name", each(SQUARE))
 def test_gradients_survive_a_tiny_cotangent_in_float32(name):
     p = problem(name, n=20, dtype="float32", condition=10)
     gradient = jax.grad(lambda b: 1e-30 * jnp.sum(call(name, p.A, b, rtol=1e-5).value))(p.b)

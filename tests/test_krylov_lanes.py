@@ -12,7 +12,7 @@ import pytest
 
 from subspace_jax import krylov
 from subspace_jax.krylov import Status
-from tests.problems import ALL, GENERAL, SQUARE, call, matrix, problem, status
+from tests.problems import ALL, GENERAL, SQUARE, call, each, matrix, problem, status
 
 
 def systems(name, num=4, n=30):
@@ -27,7 +27,7 @@ def systems(name, num=4, n=30):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each(ALL))
 def test_every_lane_of_a_vmap_stops_on_its_own(name):
     As, bs = systems(name)
 
@@ -82,7 +82,7 @@ def test_gradients_and_maps_commute():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each(ALL))
 def test_rare_tests_of_the_condition_change_nothing(name):
     p = problem(name, n=30, dtype="float32", condition=30)
     often = call(name, p.A, p.b, rtol=1e-4)
@@ -92,6 +92,7 @@ def test_rare_tests_of_the_condition_change_nothing(name):
     np.testing.assert_allclose(rarely.value, often.value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rare_tests_under_vmap():
     for name in ("cg", "gmres"):
         As, bs = systems(name)
@@ -131,7 +132,7 @@ def test_chunks_are_differentiable_and_refuse_uneven_operands():
         krylov.batched(solve, chunk=0)
 
 
-@pytest.mark.parametrize("name", SQUARE)
+@pytest.mark.parametrize("name", each(SQUARE))
 def test_the_operators_python_code_runs_once(name):
     p = problem(name, n=20, dtype="float32", condition=5)
     chex.clear_trace_counter()

@@ -13,6 +13,7 @@ from tests.problems import (
     GENERAL,
     SQUARE,
     call,
+    each,
     problem,
     relative_residual,
     status,
@@ -24,7 +25,7 @@ def test_converged_is_zero_and_nothing_else():
     assert [member for member in Status if member == 0] == [Status.CONVERGED]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each(ALL))
 def test_a_zero_right_hand_side_takes_no_step(name):
     p = problem(name, n=20, dtype="float32")
     start = jnp.ones_like(jnp.asarray(p.x, p.b.dtype))
@@ -37,7 +38,7 @@ def test_a_zero_right_hand_side_takes_no_step(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-30, 1e30])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each(ALL))
 def test_the_size_of_the_right_hand_side_does_not_matter(name, size):
     p = problem(name, n=20, dtype="float32", condition=10)
     x, info = call(name, p.A, jnp.float32(size) * p.b, rtol=1e-4)
@@ -47,7 +48,7 @@ def test_the_size_of_the_right_hand_side_does_not_matter(name, size):
     np.testing.assert_allclose(x / jnp.float32(size), reference, rtol=2e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each(ALL))
 def test_an_exact_start_returns_at_once(name):
     p = problem(name, n=20, dtype="float32", condition=10)
     _, info = call(name, p.A, p.b, jnp.asarray(p.x, p.b.dtype), rtol=1e-3)
@@ -55,7 +56,7 @@ def test_an_exact_start_returns_at_once(name):
     assert Status(int(info.status)) == Status.CONVERGED
 
 
-@pytest.mark.parametrize("name", SQUARE)
+@pytest.mark.parametrize("name", each(SQUARE))
 def test_a_good_start_does_not_tighten_the_tolerance(name):
     p = problem(name, n=40, dtype="float32", condition=10)
     cold = call(name, p.A, p.b, rtol=1e-4)
@@ -63,7 +64,7 @@ def test_a_good_start_does_not_tighten_the_tolerance(name):
     assert int(warm.info.num_steps) < int(cold.info.num_steps)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each(ALL))
 def test_maxiter_bounds_the_steps(name):
     p = problem(name, n=60, dtype="float32", condition=1e3)
     for maxiter in (0, 3):
@@ -73,7 +74,7 @@ def test_maxiter_bounds_the_steps(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each(ALL))
 def test_nan_anywhere_is_nonfinite(name):
     p = problem(name, n=20, dtype="float32")
     assert status(call(name, p.A * jnp.nan, p.b)) == Status.NONFINITE
@@ -84,7 +85,7 @@ def test_nan_anywhere_is_nonfinite(name):
         assert np.isfinite(nan.value).all()
 
 
-@pytest.mark.parametrize("name", DEFINITE)
+@pytest.mark.parametrize("name", each(DEFINITE))
 def test_negative_curvature_is_indefinite_with_the_last_good_iterate(name):
     rng = np.random.default_rng(0)
     Q = unitary(rng, 30, "float64")
@@ -106,7 +107,11 @@ def test_an_indefinite_preconditioner_is_named():
         assert status(solution) == Status.PRECONDITIONER_BREAKDOWN
 
 
-UNATTAINABLE = [(name, condition) for name in SQUARE for condition in (10.0, 100.0)]
+UNATTAINABLE = [
+    pytest.param(*name.values, condition, marks=name.marks)
+    for name in each(SQUARE)
+    for condition in (10.0, 100.0)
+]
 
 
 @pytest.mark.slow
@@ -124,7 +129,7 @@ def test_an_impossible_tolerance_ends_soon_after_the_useful_steps(name, conditio
         assert relative_residual(A, b, early.value) > 2 * best
 
 
-@pytest.mark.parametrize("name", SQUARE)
+@pytest.mark.parametrize("name", each(SQUARE))
 def test_a_singular_but_consistent_system_is_solved(name):
     rng = np.random.default_rng(0)
     Q = unitary(rng, 30, "float64")
@@ -137,7 +142,7 @@ def test_a_singular_but_consistent_system_is_solved(name):
     assert relative_residual(A, b, x) < 2e-4
 
 
-@pytest.mark.parametrize("name", SQUARE)
+@pytest.mark.parametrize("name", each(SQUARE))
 def test_an_inconsistent_system_never_claims_success(name):
     rng = np.random.default_rng(0)
     Q = unitary(rng, 30, "float64")
@@ -151,6 +156,7 @@ def test_an_inconsistent_system_never_claims_success(name):
         np.max(info.residual_norm / np.linalg.norm(b, axis=0)),
         relative_residual(A, b, x),
         rtol=1e-2,
+        atol=1e-5 * np.linalg.norm(x) / np.linalg.norm(b),  # x may grow along the null space
     )
 
 

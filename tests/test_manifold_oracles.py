@@ -193,6 +193,7 @@ def test_the_distance_of_fixed_rank_is_the_dense_one_and_keeps_digits():
     np.testing.assert_allclose(fixed_rank.dist(p, near), 1e-9 * fixed_rank.norm(p, v), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_product_is_its_factors_with_squared_lengths_added():
     M = product.of({"a": oblique, "b": (orthogonal, spd)})
     p = M.random_point(jax.random.key(0), {"a": (4, 2), "b": ((3,), (2,))}, dtype=jnp.float64)

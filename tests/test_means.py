@@ -144,6 +144,7 @@ def test_lengths_of_the_vectors_do_not_matter():
     same_space(Y, S, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_gram_matrix_may_be_summed_over_pieces():
     G = normal(0, (24, 5))
     K = sum(piece.T @ piece for piece in jnp.split(G, 4))

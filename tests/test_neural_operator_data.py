@@ -56,6 +56,7 @@ def test_every_system_is_solved_once_and_stands_where_it_was_given(tmp_path, sol
     assert solved.steps.min() > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_keeps_its_portions_and_solves_only_what_is_left(tmp_path):
     signals = [signal.SIGTERM]  # one: a second would end the process
 
@@ -81,6 +82,7 @@ def test_a_run_that_is_stopped_keeps_its_portions_and_solves_only_what_is_left(t
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_broken_portion_is_moved_aside_and_solved_again(tmp_path, capsys):
     whole = generation.generate(tmp_path, sequence(), {})
     before = files(tmp_path)
@@ -93,6 +95,7 @@ def test_a_broken_portion_is_moved_aside_and_solved_again(tmp_path, capsys):
     assert files(tmp_path)["000000.npz"] == before["000000.npz"]
 
 
+@pytest.mark.slow
 def test_a_system_that_fails_is_said_and_never_written_until_it_can_be_solved(tmp_path, capsys):
     good, broken = sequence(), sequence()
     broken.params[4] = np.nan
@@ -107,6 +110,7 @@ def test_a_system_that_fails_is_said_and_never_written_until_it_can_be_solved(tm
     np.testing.assert_allclose(row, exact(good.params[4]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_system_that_fails_only_with_a_space_is_rescued(tmp_path, capsys):
     def moody(A, b, recycle=None):
         (x, info), space = recycled(A, b, recycle)

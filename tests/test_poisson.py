@@ -34,6 +34,7 @@ def test_a_run_that_was_cut_short_solves_only_what_is_left(tmp_path):
     assert again["curves"]["scipy cg"]["seconds"] != whole["curves"]["scipy cg"]["seconds"]
 
 
+@pytest.mark.slow
 def test_a_method_that_misses_a_tolerance_is_not_asked_for_the_next(tmp_path):
     config = configs.get_config("smoke")
     config.methods, config.maxiter = ("cg", "cg, multigrid"), 30

@@ -286,6 +286,7 @@ def sparse_laplacian(m):
     return sp.csr_matrix(sp.kron(sp.eye(m), T) + sp.kron(T, sp.eye(m)))
 
 
+@pytest.mark.slow
 def test_an_algebraic_hierarchy_becomes_a_symmetric_v_cycle():
     A = sparse_laplacian(8)
     M = precondition.pyamg(Hierarchy(A, 2))

@@ -86,6 +86,7 @@ def test_the_space_holds_the_slow_directions(name):
 
 
 @pytest.mark.parametrize("name", RECYCLING)
+@pytest.mark.slow
 def test_every_product_is_counted_those_of_the_start_too(name):
     A, b = slow_problem(name)
     counted, calls = counting(A)
@@ -106,6 +107,7 @@ def test_every_product_is_counted_those_of_the_start_too(name):
 
 
 @pytest.mark.parametrize("name", RECYCLING)
+@pytest.mark.slow
 def test_drift_is_small_for_equal_systems_and_one_for_the_first(name):
     A, b = slow_problem(name)
     solve = jax.jit(partial(SOLVERS[name], rtol=1e-9))

@@ -101,6 +101,7 @@ def test_every_system_is_solved_once_and_stands_where_the_caller_put_it(
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(infos.drift) == 1), np.sort(starts))
 
 
+@pytest.mark.slow
 def test_chains_take_the_steps_of_calls_by_hand(systems):
     As, bs = systems
     order = np.array([3, 1, 4, 0, 5, 2, 6])
@@ -125,6 +126,7 @@ def test_a_system_that_fails_says_so_and_leaves_the_others_alone(systems):
     assert np.all(infos.drift[3:] < 1)
 
 
+@pytest.mark.slow
 def test_right_hand_sides_of_one_axis_on_every_leaf_are_shared(systems):
     As, bs = systems
     parts = {"u": bs[0, :15], "v": bs[0, 15:]}
