@@ -6,7 +6,10 @@ survives Byzantine workers better than with the median, Krum, multi-Krum or Buly
 
     python -m experiments.flag_aggregator
 
-Expected: EXPECTED
+Expected, on digits: with 3 liars the flag keeps 91 % under the worst of four attacks, Krum 86, all
+others less than 70; without liars it has 93 % to the mean's 95. So the claim holds in the worst
+case; attack by attack some rule is as good or better (multi-Krum against noise and long vectors,
+Krum against small deviations). With 6 liars one attack fells every rule: the flag to 20 %.
 
 Of 15 workers 0 to 6 lie, in four ways. Rules that ask for the number of liars are told the truth;
 Bulyan stands only where p >= 4 f + 3. Each rule's learning rate is the best of a grid, by the error
