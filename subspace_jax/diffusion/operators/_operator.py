@@ -52,6 +52,65 @@ def linear(
     )
 
 
+def checked(
+    apply: Callable[[Array], Array],
+    adjoint: Callable[[Array], Array],
+    gram: Callable[[Array], Array],
+    in_shape: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    *,
+    dtype: Any = None,
+) -> LinearOperator:
+    """The operator of three functions, whose operands are looked at first.
+
+    Args:
+        apply: x -> A x.
+        adjoint: y -> A^H y.
+        gram: x -> A^H A x.
+        in_shape: of x.
+        out_shape: of y.
+        dtype: real or complex, like the operands must be; None: either, as real as x is y.
+
+    Raises:
+        ValueError: from its functions, an array of another shape, an integer one, a real one for
+            a complex map.
+    """
+
+    def guarded(function: Callable[[Array], Array], name: str, shape: tuple[int, ...]) -> Any:
+        def function_of_checked(x: Array) -> Array:
+            check_operand(name, x, jax.ShapeDtypeStruct(shape, x.dtype if dtype is None else dtype))
+            if not jnp.issubdtype(x.dtype, jnp.inexact):
+                raise ValueError(f"{name} must be real or complex, got {x.dtype}")
+            return function(x)
+
+        return function_of_checked
+
+    return LinearOperator(
+        guarded(apply, "the image", in_shape),
+        guarded(adjoint, "the measurement", out_shape),
+        guarded(gram, "the image", in_shape),
+        in_shape,
+        out_shape,
+    )
+
+
+def stack3d(op: LinearOperator, num_slices: int) -> LinearOperator:
+    """The same operator on every slice of a volume: slices lead in image and measurement.
+
+    Raises:
+        ValueError: ``num_slices`` below one.
+    """
+    if num_slices < 1:
+        raise ValueError(f"num_slices must be at least 1, got {num_slices}")
+    return checked(
+        jax.vmap(op.apply),
+        jax.vmap(op.adjoint),
+        jax.vmap(op.gram),
+        (num_slices, *op.in_shape),
+        (num_slices, *op.out_shape),
+    )
+
+
 def check_operand(name: str, x: Array, like: jax.ShapeDtypeStruct) -> None:
     """ValueError unless ``x`` has that shape, and is complex where that is complex."""
     if x.shape != like.shape:

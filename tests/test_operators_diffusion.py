@@ -1,0 +1,295 @@
+"""Measurement operators against dense matrices, explicit sums and line integrals, in float64."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from subspace_jax.diffusion import operators
+from subspace_jax.diffusion.operators import coils, masks
+from tests import rows
+
+
+@pytest.fixture(autouse=True)
+def _x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def normal(seed, shape, dtype="float64"):
+    return rows.normal(np.random.default_rng(seed), shape, dtype)
+
+
+LINE = masks.uniform(0, 10, acceleration=2.0, num_center=2)
+PLANE = masks.gaussian2d(0, (8, 10), acceleration=2.0, num_center=(2, 2))
+
+
+def mri(mask):
+    return operators.multicoil_mri(mask, normal(5, (3, 8, 10), "complex128"))
+
+
+REAL, COMPLEX = ("float64", "complex128"), ("complex128",)
+OPERATORS = {
+    "multicoil_mri line": (lambda: mri(LINE), COMPLEX),
+    "multicoil_mri plane": (lambda: mri(PLANE), COMPLEX),
+    "multicoil_mri weights": (lambda: mri(jnp.linspace(-1, 1, 80).reshape(8, 10)), COMPLEX),
+    "multicoil_mri odd": (
+        lambda: operators.multicoil_mri(jnp.arange(5) % 3 == 0, coils.birdcage(2, (7, 5))),
+        COMPLEX,
+    ),
+    "radial": (lambda: operators.radial(3, (7, 8)), COMPLEX),
+    "stack3d": (lambda: operators.stack3d(mri(LINE), 2), COMPLEX),
+}
+GRAM = {}  # how far the Gram operator may be from adjoint after apply, if not exact
+CASES = [(name, dtype) for name, (_, dtypes) in OPERATORS.items() for dtype in dtypes]
+
+
+def materialize(op, dtype):
+    """The matrix of ``op`` from its products with the unit images."""
+    units = jnp.eye(math.prod(op.in_shape), dtype=dtype).reshape(-1, *op.in_shape)
+    columns = jax.jit(jax.vmap(op.apply))(units)
+    return np.asarray(columns).reshape(len(units), -1).T
+
+
+@functools.cache
+def compiled(name):
+    """The operator, and all that it can do in one program."""
+    op = OPERATORS[name][0]()
+
+    def everything(u, v):
+        return op.apply(u), op.adjoint(v), op.gram(u), op.adjoint(op.apply(u))
+
+    return op, everything, jax.jit(everything)
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_the_adjoint_is_matched_and_gram_is_adjoint_after_apply(name, dtype):
+    op, _, everything = compiled(name)
+    u, v = normal(0, op.in_shape, dtype), normal(1, op.out_shape, dtype)
+    Au, AHv, gram, twice = everything(u, v)
+    assert Au.shape == op.out_shape
+    assert AHv.shape == op.in_shape
+    assert Au.dtype == AHv.dtype == gram.dtype == dtype
+    scale = np.linalg.norm(Au) * np.linalg.norm(v)
+    assert abs(np.vdot(Au, v) - np.vdot(u, AHv)) < 1e-12 * scale
+    np.testing.assert_allclose(gram, twice, atol=GRAM.get(name, 1e-12) * np.abs(twice).max())
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_a_batch_is_one_image_after_another(name, dtype):
+    op, _, everything = compiled(name)
+    u, v = normal(0, (2, *op.in_shape), dtype), normal(1, (2, *op.out_shape), dtype)
+    together = jax.jit(jax.vmap(everything))(u, v)
+    for i in range(2):
+        for batch, one in zip(together, everything(u[i], v[i]), strict=True):
+            np.testing.assert_allclose(batch[i], one, atol=1e-12 * np.abs(one).max())
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_single_precision_stays_single(name, dtype):
+    op, everything, _ = compiled(name)
+    short = {"float64": "float32", "complex128": "complex64"}[dtype]
+    structs = (jax.ShapeDtypeStruct(shape, short) for shape in (op.in_shape, op.out_shape))
+    assert {each.dtype.name for each in jax.eval_shape(everything, *structs)} == {short}
+
+
+def dft(n):
+    """The centred orthonormal Fourier matrix, by its definition."""
+    k = np.arange(n) - n // 2
+    return np.exp(-2j * np.pi * np.outer(k, k) / n) / np.sqrt(n)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (5, 4), (7, 5), (1, 1)])
+def test_multicoil_mri_is_mask_after_explicit_fourier_sums_after_maps(shape):
+    maps, mask = normal(0, (2, *shape), "complex128"), normal(1, shape) > 0
+    F = np.kron(dft(shape[0]), dft(shape[1]))
+    blocks = [np.diag(np.ravel(mask)) @ F @ np.diag(np.ravel(s)) for s in maps]
+    matrix = materialize(operators.multicoil_mri(mask, maps), "complex128")
+    np.testing.assert_allclose(matrix, np.concatenate(blocks), atol=1e-12)
+
+
+def test_radial_is_mask_after_explicit_fourier_sums():
+    mask = masks.radial(3, (5, 6))
+    matrix = np.diag(np.ravel(mask)) @ np.kron(dft(5), dft(6))
+    found = materialize(operators.radial(3, (5, 6)), "complex128")
+    np.testing.assert_allclose(found, matrix, atol=1e-12)
+
+
+def test_a_line_mask_is_its_columns():
+    line, plane = mri(LINE), mri(jnp.broadcast_to(LINE, (8, 10)))
+    u = normal(0, (8, 10), "complex128")
+    for name in ("apply", "gram"):
+        here, there = (jax.jit(getattr(op, name))(u) for op in (line, plane))
+        np.testing.assert_allclose(here, there, atol=1e-12)
+
+
+def test_the_gram_of_a_line_mask_transforms_one_axis_only():
+    jaxpr = str(jax.make_jaxpr(mri(LINE).gram)(jnp.zeros((8, 10), complex)))
+    assert jaxpr.count("fft_lengths") == jaxpr.count("fft_lengths=(10,)") > 0
+
+
+def test_eigenvalues_are_at_most_one_for_maps_whose_squares_sum_to_one():
+    op = operators.multicoil_mri(LINE, coils.birdcage(3, (4, 10)))
+    values = np.linalg.svd(materialize(op, "complex128"), compute_uv=False)
+    assert values.max() <= 1 + 1e-12
+    full = operators.multicoil_mri(jnp.ones(10), coils.birdcage(3, (4, 10)))
+    u = normal(0, (4, 10), "complex128")
+    np.testing.assert_allclose(full.gram(u), u, atol=1e-12)
+
+
+MASKS = {
+    "uniform": (lambda seed, **o: masks.uniform(seed, 40, **o), (40,), 4),
+    "equispaced": (lambda seed, **o: masks.equispaced(seed, 40, **o), (40,), 4),
+    "gaussian": (lambda seed, **o: masks.gaussian(seed, 40, **o), (40,), 4),
+    "gaussian2d": (lambda seed, **o: masks.gaussian2d(seed, (20, 24), **o), (20, 24), (4, 5)),
+    "poisson_disc": (lambda seed, **o: masks.poisson_disc(seed, (20, 24), **o), (20, 24), (4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("target", [2.0, 4.0, 8.0])
+def test_masks_reach_their_true_acceleration_with_a_full_centre(name, target):
+    draw, shape, center = MASKS[name]
+    mask = draw(0, acceleration=target, num_center=center)
+    assert mask.shape == shape
+    wanted = round(math.prod(shape) / target)
+    slack = 0.1 * wanted if name == "poisson_disc" else 0
+    assert abs(int(mask.sum()) - wanted) <= slack
+    assert masks.acceleration(mask) == mask.size / int(mask.sum())
+    widths = np.broadcast_to(center, len(shape))
+    starts = np.asarray(shape) // 2 - widths // 2
+    block = tuple(slice(start, start + width) for start, width in zip(starts, widths, strict=True))
+    assert np.all(np.asarray(mask)[block])
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_are_functions_of_their_seed(name):
+    draw, _, center = MASKS[name]
+    first, again, *others = (draw(s, acceleration=3.0, num_center=center) for s in (0, 0, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert any(np.any(first != other) for other in others)
+
+
+def test_everything_is_measured_without_acceleration():
+    for draw in (masks.uniform, masks.equispaced, masks.gaussian):
+        assert np.all(draw(0, 11, acceleration=1.0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_equispaced_lines_are_equally_far_apart(seed):
+    lines = np.flatnonzero(masks.equispaced(seed, 60, acceleration=4.0))
+    np.testing.assert_array_equal(np.diff(lines), 4)
+    uneven = np.flatnonzero(masks.equispaced(seed, 61, acceleration=3.7))
+    assert set(np.diff(uneven)) <= {3, 4}
+
+
+def test_uniform_draws_every_line_and_gaussian_the_middle_ones_more_often():
+    uniform = np.mean([masks.uniform(s, 8, acceleration=2.0) for s in range(400)], axis=0)
+    np.testing.assert_allclose(uniform, 0.5, atol=0.1)  # four standard deviations
+    chances = np.mean([masks.gaussian(s, 9, acceleration=9.0) for s in range(400)], axis=0)
+    expected = np.exp(-((np.arange(9) - 4) ** 2) / (2 * (9 / 6) ** 2))
+    np.testing.assert_allclose(chances, expected / expected.sum(), atol=0.1)
+    corner, middle = np.mean(
+        [masks.gaussian2d(s, (8, 8), acceleration=4.0)[(0, 4), (0, 4)] for s in range(50)], axis=0
+    )
+    assert corner < middle
+
+
+@pytest.mark.parametrize("acceleration", [3.0, 8.0])
+def test_poisson_disc_points_are_apart_and_leave_no_room(acceleration):
+    mask = masks.poisson_disc(0, (24, 20), acceleration=acceleration, growth=0.0)
+    points, everywhere = np.argwhere(mask), np.argwhere(np.ones((24, 20)))
+    between = np.linalg.norm(points[:, None] - points, axis=-1)
+    nearest = np.linalg.norm(everywhere[:, None] - points, axis=-1).min(axis=1)
+    assert nearest.max() < between[between > 0].min()
+
+
+def test_poisson_disc_distances_grow_outwards():
+    mask = np.asarray(masks.poisson_disc(0, (48, 48), acceleration=4.0, growth=2.0))
+    assert mask[16:32, 16:32].mean() > 2 * mask[:8].mean()
+
+
+def test_a_radial_mask_is_spokes_through_zero_frequency():
+    cross = np.zeros((7, 8), bool)
+    cross[3], cross[:, 4] = True, True
+    np.testing.assert_array_equal(masks.radial(2, (7, 8)), cross)
+    np.testing.assert_array_equal(masks.radial(1, (7, 8))[3], True)
+    many = masks.radial(5, (21, 21))
+    np.testing.assert_array_equal(many, many[::-1, ::-1])  # about zero frequency
+    assert np.all(masks.radial(60, (9, 9)))
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (5, 5)])
+@pytest.mark.parametrize("num_coils", [1, 4])
+def test_birdcage_maps_have_unit_squares_and_look_outwards(num_coils, shape):
+    maps = coils.birdcage(num_coils, shape)
+    assert maps.shape == (num_coils, *shape)
+    np.testing.assert_allclose(np.sum(np.abs(maps) ** 2, axis=0), 1, rtol=1e-12)
+    if num_coils == 4:  # to the right, below, to the left, above
+        near = np.abs(
+            maps[:, (shape[0] // 2, -1, shape[0] // 2, 0), (-1, shape[1] // 2, 0, shape[1] // 2)]
+        )
+        np.testing.assert_array_equal(np.argmax(near, axis=0), range(4))
+
+
+def test_birdcage_maps_turn_into_each_other():
+    maps = np.asarray(coils.birdcage(4, (9, 9)))  # odd, so its middle is a pixel
+    for here, after in zip(maps, maps[[1, 2, 3, 0]], strict=True):
+        np.testing.assert_allclose(np.rot90(here, -1), after, atol=1e-12)
+
+
+def test_derivatives_reach_the_maps():
+    y = normal(3, (2, 4, 6), "complex128")
+
+    def misfit(maps):
+        return jnp.sum(jnp.abs(operators.multicoil_mri(LINE[:6], maps).adjoint(y)) ** 2)
+
+    maps, t = normal(1, (2, 4, 6), "complex128"), normal(2, (2, 4, 6), "complex128")
+    slope = jax.jit(lambda m: jax.jvp(misfit, (m,), (t,))[1])(maps)
+    difference = (misfit(maps + 1e-6 * t) - misfit(maps - 1e-6 * t)) / 2e-6
+    np.testing.assert_allclose(slope, difference, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_does_not_fit_is_named():
+    maps = jnp.ones((2, 4, 6), complex)
+    op = operators.multicoil_mri(jnp.ones(6), maps)
+    with pytest.raises(ValueError, match=r"\(4, 6\) or \(6,\).*got \(5, 6\)"):
+        operators.multicoil_mri(jnp.ones((5, 6)), maps)
+    with pytest.raises(ValueError, match=r"\(C, H, W\), got \(4, 6\)"):
+        operators.multicoil_mri(jnp.ones(6), maps[0])
+    with pytest.raises(ValueError, match="mask must be real"):
+        operators.multicoil_mri(jnp.ones(6, complex), maps)
+    with pytest.raises(ValueError, match=r"image must be of dtype complex64, got float64"):
+        op.apply(jnp.ones((4, 6)))
+    with pytest.raises(ValueError, match="image must be of dtype"):
+        op.gram(jnp.ones((4, 6)))
+    with pytest.raises(ValueError, match="measurement must be of dtype"):
+        op.adjoint(jnp.ones((2, 4, 6)))
+    with pytest.raises(ValueError, match=r"image must have shape \(4, 6\), got \(6, 4\)"):
+        jax.jit(op.apply)(jnp.ones((6, 4), complex))
+    with pytest.raises(ValueError, match=r"got 0 and \(4, 4\)"):
+        operators.radial(0, (4, 4))
+    with pytest.raises(ValueError, match="num_slices must be at least 1, got 0"):
+        operators.stack3d(op, 0)
+    with pytest.raises(ValueError, match=r"image must have shape \(2, 4, 6\), got \(3, 4, 6\)"):
+        operators.stack3d(op, 2).apply(jnp.ones((3, 4, 6), complex))
+    with pytest.raises(ValueError, match=r">= 1, got 0\.5"):
+        masks.uniform(0, 8, acceleration=0.5)
+    with pytest.raises(ValueError, match=r"\(4,\), but only 2 of \(8,\)"):
+        masks.gaussian(0, 8, acceleration=4.0, num_center=4)
+    with pytest.raises(ValueError, match=r"between 0 and \(8,\), got \(9,\)"):
+        masks.equispaced(0, 8, acceleration=1.0, num_center=9)
+    with pytest.raises(ValueError, match="deviation must be > 0, got 0"):
+        masks.gaussian2d(0, (8, 8), acceleration=2.0, deviation=0.0)
+    with pytest.raises(ValueError, match="growth must be >= 0, got -1"):
+        masks.poisson_disc(0, (8, 8), acceleration=2.0, growth=-1.0)
+    with pytest.raises(ValueError, match=r"\(8,\) measures nothing"):
+        masks.acceleration(jnp.zeros(8, bool))
+    with pytest.raises(ValueError, match="got 0 and"):
+        coils.birdcage(0, (4, 4))
+    with pytest.raises(ValueError, match=r"above sqrt\(2\) half widths, got 1\.0"):
+        coils.birdcage(2, (4, 4), radius=1.0)
