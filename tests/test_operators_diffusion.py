@@ -433,6 +433,43 @@ def test_birdcage_maps_turn_into_each_other():
         np.testing.assert_allclose(np.rot90(here, -1), after, atol=1e-12)
 
 
+def acquired(size, num_coils):
+    """Where an object of varying phase is, the coil maps, and the k-space of all coils."""
+    t = np.arange(size) - size // 2
+    values = (1 + 0.5 * np.sin(t / 3) * np.cos(t[:, None] / 2)) * np.exp(1j * t / 9)
+    inside = np.hypot(t, t[:, None]) < size / 3.2
+    maps = birdcage(num_coils, (size, size))
+    op = operators.multicoil_mri(jnp.ones(size), maps)
+    return inside, maps, jax.jit(op.apply)(jnp.asarray(values * inside))
+
+
+espirit = jax.jit(coils.espirit, static_argnums=1)
+
+
+def test_espirit_finds_the_maps_up_to_a_phase_where_the_object_is():
+    inside, maps, kspace = acquired(32, 4)
+    found = np.asarray(espirit(kspace))
+    squares = np.sum(np.abs(found) ** 2, axis=0)
+    np.testing.assert_allclose(squares[inside], 1, rtol=1e-12)
+    np.testing.assert_allclose(squares[~inside], squares[~inside].round(), atol=1e-12)
+    assert squares[~inside].mean() < 0.3  # cropped, but for a margin
+    alike = np.abs(np.sum(maps.conj() * found, axis=0))
+    assert alike[inside].min() > 0.999
+    np.testing.assert_allclose(found[0].imag, 0, atol=1e-12)
+
+
+def test_espirit_of_the_middle_is_that_of_all_and_a_batch_one_after_another():
+    _, _, kspace = acquired(16, 2)
+    options = {"calibration_width": 10, "kernel_width": 4, "num_steps": 50}
+    run = jax.jit(functools.partial(coils.espirit, **options), static_argnums=1)
+    whole = run(kspace)
+    np.testing.assert_allclose(run(kspace[:, 3:13, 3:13], (16, 16)), whole, atol=1e-9)
+    two = jnp.stack([kspace, kspace[::-1]])
+    together = jax.jit(jax.vmap(functools.partial(coils.espirit, **options)))(two)
+    for batch, each in zip(together, two, strict=True):
+        np.testing.assert_allclose(batch, run(each), atol=1e-9)
+
+
 def test_derivatives_reach_the_maps():
     y = normal(3, (2, 4, 6), "complex128")
 
@@ -507,3 +544,7 @@ def test_what_does_not_fit_is_named():
         coils.birdcage(0, (4, 4))
     with pytest.raises(ValueError, match=r"above sqrt\(2\) half widths, got 1\.0"):
         coils.birdcage(2, (4, 4), radius=1.0)
+    with pytest.raises(ValueError, match=r"got float64 \(2, 8, 8\)"):
+        coils.espirit(jnp.ones((2, 8, 8)))
+    with pytest.raises(ValueError, match=r"kernel_width must lie in 1\.\.5, got 6"):
+        coils.espirit(jnp.ones((2, 5, 8), complex))
