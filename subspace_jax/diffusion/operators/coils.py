@@ -86,11 +86,11 @@ def espirit(
     middle = tuple(min(n, calibration_width) for n in calibration.shape[1:])
     if not 1 <= kernel_width <= min(middle):
         raise ValueError(f"kernel_width must lie in 1..{min(middle)}, got {kernel_width}")
-    shape = calibration.shape[1:] if shape is None else shape
     starts = [n // 2 - m // 2 for n, m in zip(calibration.shape[1:], middle, strict=True)]
     center = lax.dynamic_slice(calibration, (0, *starts), (len(calibration), *middle))
     P = _projector(center, kernel_width, threshold)
-    maps, value = _leading(_pointwise(P, shape, kernel_width), num_steps)
+    height, width = calibration.shape[1:] if shape is None else shape
+    maps, value = _leading(_pointwise(P, (height, width), kernel_width), num_steps)
     size = jnp.abs(maps[:1])
     nonzero = size > 0
     phase = jnp.where(nonzero, maps[:1].conj() / jnp.where(nonzero, size, 1), 1)
