@@ -1,0 +1,5 @@
+"""Diffusion samplers for linear inverse problems."""
+
+from subspace_jax.diffusion import operators
+
+__all__ = ["operators"]
