@@ -61,6 +61,27 @@ def conjugate_gradients(
     return cg(A, b, x0, rtol=None, maxiter=num_steps, inner_product=inner).value
 
 
+def of_operator(
+    op: LinearOperator,
+    update: Callable[[Array, Callable[[str], Jacobian], Array, Any], tuple[Array, Any]],
+    *,
+    init: Callable[[Array], Any] = lambda x: (),
+    direction: str = "conditional",
+) -> DataConsistency:
+    """The data consistency that refuses an estimate the operator cannot measure.
+
+    Raises:
+        ValueError: from its update: names both shapes.
+    """
+
+    def checked(x0, linearize, sigma, state):
+        if x0.shape != tuple(op.in_shape):
+            raise ValueError(f"the operator measures {tuple(op.in_shape)}, got {x0.shape}")
+        return update(x0, linearize, sigma, state)
+
+    return DataConsistency(checked, init, direction)
+
+
 def check_measurement(op: LinearOperator, y: Array) -> None:
     """Return if ``y`` has the shape of the operator's results; else raise.
 

@@ -3,7 +3,7 @@
 x_0 ~ sum_k w_k N(0, U_k U_k^T) is what samplers are measured against: given y = A x_0 + sigma_y e
 the posterior is a mixture again, and so is what a conditional denoiser should return.
 
-Reference: Wang et al. (2024), arXiv 2409.02426.
+Reference: arXiv 2409.02426.
 """
 
 from typing import Any, NamedTuple
@@ -43,7 +43,7 @@ def denoise(
     Raises:
         ValueError: arrays that do not fit.
 
-    Reference: Wang et al. (2024), the posterior mean of a mixture of low-rank Gaussians.
+    Reference: arXiv 2409.02426, the posterior mean, in the variable x = x_0 + sigma n.
     """
     _check(U, weights, x)
     h = matmul(U.swapaxes(1, 2), x)
