@@ -54,7 +54,7 @@ def sample(
 
     Raises:
         ValueError: ``sigmas`` that do not descend to zero or above, a negative ``save_every``, or a
-            denoiser that changes the shape.
+            denoiser that changes the shape, or real into complex.
     """
     dtype = sigmas.dtype if dtype is None else jnp.zeros((), dtype).dtype
     _check(sigmas, save_every)
@@ -88,14 +88,17 @@ def sample(
 
 def _guide(denoise: Denoiser, consistency: DataConsistency) -> Guided:
     def predict(x: Array, sigma: Array, state: Any) -> tuple[Array, Array, Any]:
-        x0 = denoise(x, sigma)
-        if x0.shape != x.shape:
-            raise ValueError(f"denoise must keep the shape {x.shape}, got {x0.shape}")
-        if jnp.iscomplexobj(x0) != jnp.iscomplexobj(x):
-            raise ValueError(f"denoise must keep the dtype {x.dtype}, got {x0.dtype}")
-        linearize = linearized(lambda x: denoise(x, sigma), x)
-        corrected, state = consistency.update(x0, linearize, sigma, state)
-        return x0.astype(x.dtype), corrected.astype(x.dtype), state
+        def estimate(x: Array) -> Array:
+            x0 = denoise(x, sigma)
+            if x0.shape != x.shape:
+                raise ValueError(f"denoise must keep the shape {x.shape}, got {x0.shape}")
+            if jnp.iscomplexobj(x0) != jnp.iscomplexobj(x):
+                raise ValueError(f"denoise must keep the dtype {x.dtype}, got {x0.dtype}")
+            return x0.astype(x.dtype)  # a network may compute in less precision
+
+        x0 = estimate(x)
+        corrected, state = consistency.update(x0, linearized(estimate, x), sigma, state)
+        return x0, corrected.astype(x.dtype), state
 
     return Guided(predict, consistency.direction)
 
