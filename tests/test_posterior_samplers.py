@@ -2,6 +2,8 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 
 from subspace_jax import diffusion, linalg
 from subspace_jax.diffusion import low_rank_gaussians as lrg
@@ -15,6 +17,42 @@ def measured(key, K, n, d, m, sigma_y):
     A = jax.random.normal(keys[1], (m, n)) / n**0.5
     truth = lrg.sample(keys[2], U, weights, 1)[0]
     return U, weights, A, A @ truth + sigma_y * jax.random.normal(keys[3], (m,))
+
+
+def sliced_wasserstein(key, X, Y, num=128):
+    """The mean squared distance of sorted projections, rooted; the samples are equally many."""
+    directions = jax.random.normal(key, (num, X.shape[1]))
+    directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
+    apart = jnp.sort(X @ directions.T, axis=0) - jnp.sort(Y @ directions.T, axis=0)
+    return jnp.sqrt(jnp.mean(apart**2))
+
+
+@pytest.mark.slow
+def test_the_exact_conditional_denoiser_comes_near_the_floor_of_monte_carlo():
+    num, sigma_y = 1000, 0.1
+    U, weights, A, y = measured(jax.random.key(0), 4, 32, 3, 6, sigma_y)
+    post = lrg.posterior(U, weights, A, y, sigma_y)
+    sigmas = diffusion.karras_sigmas(50, sigma_min=0.01, sigma_max=20.0)
+
+    def denoise(x, sigma):
+        return lrg.denoise_posterior(U, weights, A, y, sigma_y, x, sigma)
+
+    @jax.jit
+    def distances(key):
+        keys = jax.random.split(key, 4)
+        found = jax.vmap(lambda key: diffusion.sample(key, denoise, sigmas, (32,)).x)(
+            jax.random.split(keys[0], num)
+        )
+        exact, other = (
+            lrg.sample(key, post.factors, post.weights, num, means=post.means) for key in keys[1:3]
+        )
+        return (
+            sliced_wasserstein(keys[3], found, exact),
+            sliced_wasserstein(keys[3], other, exact),
+        )
+
+    found, floor = np.mean([distances(jax.random.key(seed)) for seed in range(8)], axis=0)
+    assert found <= 1.4 * floor
 
 
 def test_moment_matching_finds_the_posterior_mean_of_one_component():
