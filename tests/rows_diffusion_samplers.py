@@ -48,9 +48,8 @@ def corrected(make, **kwargs):
     """One update by a method, as a function of the matrix, the measurement and the estimate."""
 
     def update(A, y, x):
-        A = (
-            jnp.eye(3, 5, dtype=A.dtype) + A / 4
-        )  # well conditioned: differences are compared with derivatives
+        # well conditioned, so that differences agree with derivatives
+        A = jnp.eye(3, 5, dtype=A.dtype) + A / 4
         op = diffusion.operators.linear(lambda x: A @ x, (5,), dtype=x.dtype)
         sigma = jnp.asarray(0.8, x.real.dtype)
         dc = make(op, y)
