@@ -6,9 +6,9 @@ training, finds defects as well as memory banks do ("SubspaceAD", 2026: AUROC of
 
     python -m experiments.one_class
 
-Expected, of the sets run so far (wine and MNIST-5k, means over the normal classes): GODS 93 and 86 %,
-PCA above the noise 95 and 95, OC-SVM 93 and 93, Mahalanobis 95 and 95: no gain from the frames. On
-bricks PCA residuals of network features find defects (pixels 97 %, nearest neighbours 91); of brain
+Expected, of the sets run so far (wine and MNIST-5k, means over the normal classes): GODS 93 and
+86 %, PCA above the noise 95 and 95, OC-SVM 93 and 93, Mahalanobis 95 and 95: no gain from the
+frames. On bricks PCA residuals of network features find defects (pixels 97 %, nearest neighbours 91); of brain
 tumours, one patient against the other, nothing does: pixels 50 to 71 %.
 
 Every class of every set is once the normal one; detectors see its training examples alone, scored
