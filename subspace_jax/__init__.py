@@ -2,14 +2,34 @@
 
 Import the modules and call their functions::
 
-    from subspace_jax import anomaly, krylov, linalg, manifolds, optim, projections
+    from subspace_jax import anomaly, diffusion, krylov, linalg, manifolds, optim, projections
 
 Floors, from the ground up: ``typing`` and ``tree``; ``linalg``; ``krylov``,
-``manifolds`` and ``projections``; ``optim``; families of methods, such as ``anomaly``.
+``manifolds`` and ``projections``; ``optim`` and ``diffusion``; families of methods (``anomaly``).
 A module imports from lower floors only.
 """
 
-from subspace_jax import anomaly, krylov, linalg, manifolds, optim, projections, tree, typing
+from subspace_jax import (
+    anomaly,
+    diffusion,
+    krylov,
+    linalg,
+    manifolds,
+    optim,
+    projections,
+    tree,
+    typing,
+)
 
 __version__ = "0.1.0"
-__all__ = ["anomaly", "krylov", "linalg", "manifolds", "optim", "projections", "tree", "typing"]
+__all__ = [
+    "anomaly",
+    "diffusion",
+    "krylov",
+    "linalg",
+    "manifolds",
+    "optim",
+    "projections",
+    "tree",
+    "typing",
+]

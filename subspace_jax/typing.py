@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from jaxtyping import Array, Float, Inexact, Integer, UInt32
+from jaxtyping import Array, Bool, Float, Inexact, Integer, UInt32
 from jaxtyping import PRNGKeyArray as Key
 
 PyTree: TypeAlias = Any
@@ -17,6 +17,7 @@ Dimension: TypeAlias = int | Integer[Array, ""]
 
 __all__ = [
     "Array",
+    "Bool",
     "Dimension",
     "Float",
     "Inexact",

@@ -1,6 +1,7 @@
 """One table: every public function under jit, vmap and grad, in every dtype it claims."""
 
 from types import FunctionType, ModuleType
+from typing import get_origin
 
 import chex
 import jax
@@ -10,12 +11,14 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from subspace_jax import anomaly, krylov, linalg, manifolds, optim, projections, tree
+from subspace_jax import anomaly, diffusion, krylov, linalg, manifolds, optim, projections, tree
 from subspace_jax.krylov import precondition
 from subspace_jax.linalg import operators, subspaces
 from subspace_jax.manifolds import head
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
 from tests.rows_anomaly import ANOMALY_ROWS
+from tests.rows_diffusion_operators import DIFFUSION_OPERATOR_ROWS
+from tests.rows_diffusion_samplers import DIFFUSION_SAMPLER_ROWS
 from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
 from tests.rows_manifolds import MANIFOLD_ROWS
 from tests.rows_riemannian import RIEMANNIAN_ROWS
@@ -95,6 +98,8 @@ TABLE = {
     ),
     "optim.subspace": Row(subspace_update, lambda r, d: (params(r, d),)),
     **ANOMALY_ROWS,
+    **DIFFUSION_OPERATOR_ROWS,
+    **DIFFUSION_SAMPLER_ROWS,
     **MANIFOLD_ROWS,
     **OPERATOR_ROWS,
     **SOLVER_ROWS,
@@ -104,7 +109,7 @@ TABLE = {
 CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 
 HEAVY = ("krylov", "gods", "linalg", "optim.riemannian", "precondition", "subspaces")
-HEAVY += tuple(manifolds.__all__)
+HEAVY += (*manifolds.__all__, "diffusion", "low_rank_gaussians", "coils", "masks")
 """Functions that compile for seconds; they have tests of their own, in every dtype."""
 
 
@@ -116,15 +121,17 @@ def first_dtypes(heavy_slow):
 
 
 def public_functions():
-    geometry = [getattr(manifolds, name) for name in manifolds.__all__]
-    geometry += [getattr(anomaly, name) for name in anomaly.__all__]
+    packages = (manifolds, anomaly, diffusion, diffusion.operators)
+    modules = [getattr(package, name) for package in packages for name in package.__all__]
     for module in (
-        *(head, krylov, linalg, operators, optim, precondition, projections, subspaces),
-        *(module for module in geometry if isinstance(module, ModuleType)),
+        *(diffusion, head, krylov, linalg, operators, optim, precondition, projections, subspaces),
+        *(module for module in modules if isinstance(module, ModuleType)),
     ):
         for name in module.__all__:
             host = name == "raise_if_failed"
-            if not host and not isinstance(getattr(module, name), type | ModuleType):
+            value = getattr(module, name)
+            alias = get_origin(value) is not None  # of a type, such as Denoiser
+            if not (host or alias or isinstance(value, type | ModuleType)):
                 yield f"{module.__name__.split('.')[-1]}.{name}"
     for name, value in vars(tree).items():
         local = isinstance(value, FunctionType) and value.__module__ == tree.__name__

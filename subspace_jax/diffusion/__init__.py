@@ -1,0 +1,80 @@
+"""Diffusion samplers for linear inverse problems.
+
+Everything is in the variable x = x_0 + sigma n: a prior is ``denoise(x, sigma) -> x_0``, noise
+levels are an array, `sample` is the loop, and a data consistency makes it a sampler of a posterior.
+"""
+
+from subspace_jax.diffusion import low_rank_gaussians, operators
+from subspace_jax.diffusion.data_consistency import (
+    DataConsistency,
+    admm_tv,
+    cg_normal,
+    cg_proximal,
+    dps,
+    hard_projection,
+    moment_matching,
+    null_space,
+    pigdm,
+    posterior_proximal,
+    red_diff,
+)
+from subspace_jax.diffusion.denoisers import Denoiser, from_epsilon, from_score, from_v
+from subspace_jax.diffusion.sampler import SampleResult, sample
+from subspace_jax.diffusion.schedules import (
+    Schedule,
+    cosine_sigmas,
+    karras_sigmas,
+    ve,
+    ve_sigmas,
+    vp_cosine,
+    vp_linear,
+    vp_sigmas,
+)
+from subspace_jax.diffusion.steps import (
+    Guided,
+    Step,
+    ancestral,
+    ddim,
+    dpmpp_2m,
+    euler,
+    heun,
+    standard_normal,
+)
+
+__all__ = [
+    "DataConsistency",
+    "Denoiser",
+    "Guided",
+    "SampleResult",
+    "Schedule",
+    "Step",
+    "admm_tv",
+    "ancestral",
+    "cg_normal",
+    "cg_proximal",
+    "cosine_sigmas",
+    "ddim",
+    "dpmpp_2m",
+    "dps",
+    "euler",
+    "from_epsilon",
+    "from_score",
+    "from_v",
+    "hard_projection",
+    "heun",
+    "karras_sigmas",
+    "low_rank_gaussians",
+    "moment_matching",
+    "null_space",
+    "operators",
+    "pigdm",
+    "posterior_proximal",
+    "red_diff",
+    "sample",
+    "standard_normal",
+    "ve",
+    "ve_sigmas",
+    "vp_cosine",
+    "vp_linear",
+    "vp_sigmas",
+]

@@ -1,0 +1,115 @@
+"""The one loop: from noise to a sample of the prior, or of the posterior given a measurement."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from subspace_jax.diffusion._consistency import DataConsistency, linearized, none
+from subspace_jax.diffusion.denoisers import Denoiser
+from subspace_jax.diffusion.steps import Guided, Step, ddim, standard_normal
+from subspace_jax.typing import Array, Float, Inexact, Key
+
+__all__ = ["SampleResult", "sample"]
+
+
+class SampleResult(NamedTuple):
+    """What a sampler returns."""
+
+    x: Inexact[Array, "*shape"]
+    """The sample."""
+    estimates: Inexact[Array, "num *shape"] | None = None
+    """The corrected x_0 after every ``save_every``-th step."""
+    state: Any = ()
+    """Of the data consistency, after the last step."""
+
+
+def sample(
+    key: Key,
+    denoise: Denoiser,
+    sigmas: Float[Array, " n_and_1"],
+    shape: tuple[int, ...],
+    *,
+    data_consistency: DataConsistency | None = None,
+    step: Step | None = None,
+    dtype: Any = None,
+    save_every: int = 0,
+) -> SampleResult:
+    """A sample: noise of level sigmas[0], taken down through all levels in one scan.
+
+    For several samples or measurements use ``vmap``. Derivatives are those of the unrolled loop.
+
+    Args:
+        key: PRNG key.
+        denoise: (x, sigma) -> the expected x_0 given x = x_0 + sigma n, for one example.
+        sigmas: descending; the last is zero, unless the sample shall keep that much noise.
+        shape: of the sample.
+        data_consistency: corrects the estimate of x_0 in every step; None: a sample of the prior.
+        step: from one level to the next; None: ``ddim()``.
+        dtype: of the sample, real or complex (noise levels are per real component); None: that of
+            ``sigmas``.
+        save_every: steps between two estimates that are kept; 0: none is.
+
+    Raises:
+        ValueError: ``sigmas`` that do not descend to zero or above, a negative ``save_every``, or a
+            denoiser that changes the shape, or real into complex.
+    """
+    dtype = sigmas.dtype if dtype is None else jnp.zeros((), dtype).dtype
+    _check(sigmas, save_every)
+    sigmas = sigmas.astype(jnp.zeros((), dtype).real.dtype)
+    step = ddim() if step is None else step
+    consistency = DataConsistency(none) if data_consistency is None else data_consistency
+    guided = _guide(denoise, consistency)
+    first, rest = jax.random.split(key)
+    x = sigmas[0] * standard_normal(first, tuple(shape), dtype)
+    state = consistency.init(x)
+    num_steps = len(sigmas) - 1
+    num_saved = num_steps // save_every if save_every else 0
+    saved = jnp.zeros((num_saved, *x.shape), x.dtype) if save_every else None
+
+    def advance(carry, level):
+        x, memory, state, saved = carry
+        i, sigma, next_sigma = level
+        x, estimate, memory, state = step.update(
+            jax.random.fold_in(rest, i), guided, x, sigma, next_sigma, memory, state
+        )
+        if saved is not None:  # a buffer, since a scan's output would keep every step
+            slot = jnp.where((i + 1) % save_every == 0, i // save_every, num_saved)
+            saved = saved.at[slot].set(estimate, mode="drop")
+        return (x, memory, state, saved), None
+
+    levels = (jnp.arange(num_steps), sigmas[:-1], sigmas[1:])
+    carry = (x, step.init(x), state, saved)
+    (x, _, state, saved), _ = jax.lax.scan(advance, carry, levels)
+    return SampleResult(x, saved, state)
+
+
+def _guide(denoise: Denoiser, consistency: DataConsistency) -> Guided:
+    def predict(x: Array, sigma: Array, state: Any) -> tuple[Array, Array, Any]:
+        def estimate(x: Array) -> Array:
+            x0 = denoise(x, sigma)
+            if x0.shape != x.shape:
+                raise ValueError(f"denoise must keep the shape {x.shape}, got {x0.shape}")
+            if jnp.iscomplexobj(x0) != jnp.iscomplexobj(x):
+                raise ValueError(f"denoise must keep the dtype {x.dtype}, got {x0.dtype}")
+            return x0.astype(x.dtype)  # a network may compute in less precision
+
+        x0 = estimate(x)
+        corrected, state = consistency.update(x0, linearized(estimate, x), sigma, state)
+        return x0, corrected.astype(x.dtype), state
+
+    return Guided(predict, consistency.direction)
+
+
+def _check(sigmas: Array, save_every: int) -> None:
+    if sigmas.ndim != 1 or len(sigmas) < 2:
+        raise ValueError(f"sigmas must be at least two levels, got shape {sigmas.shape}")
+    if save_every < 0:
+        raise ValueError(f"save_every must be >= 0, got {save_every}")
+    if isinstance(sigmas, Tracer):
+        return
+    known = np.asarray(sigmas)
+    if not (np.all(np.diff(known) < 0) and known[-1] >= 0):
+        raise ValueError(f"sigmas must descend, to zero or above, got {known}")
