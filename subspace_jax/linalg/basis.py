@@ -7,6 +7,7 @@ Leading axes are a batch.
 import jax.numpy as jnp
 
 from subspace_jax.linalg._matmul import matmul
+from subspace_jax.linalg._polar import polar_factor
 from subspace_jax.typing import Array, Float, Inexact
 
 
@@ -84,7 +85,7 @@ def principal_angles(
 def procrustes(
     A: Inexact[Array, "*batch n k"], B: Inexact[Array, "*batch n k"]
 ) -> Inexact[Array, "*batch k k"]:
-    """The orthogonal (unitary) R that minimises |A R - B|_F.
+    """The orthogonal (unitary) R that minimises |A R - B|_F; smooth where A^H B is invertible.
 
     Raises:
         ValueError: shapes that differ.
@@ -92,8 +93,7 @@ def procrustes(
     Reference: Schönemann (1966).
     """
     check_same(A, B)
-    U, _, Vh = jnp.linalg.svd(matmul(A.conj().mT, B), full_matrices=False)
-    return matmul(U, Vh)
+    return polar_factor(matmul(A.conj().mT, B))
 
 
 def check_same(Q: Array, S: Array) -> None:

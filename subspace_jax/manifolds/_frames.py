@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax.linalg import orthonormalize
+from subspace_jax.linalg._angle import root
 from subspace_jax.linalg._matmul import matmul
+from subspace_jax.manifolds._ambient import check_shapes, largest, real_inner
 from subspace_jax.typing import Array, Float, Inexact, Key
 
 _BLOCK = 128
@@ -20,8 +22,8 @@ def inner(
     Raises:
         ValueError: shapes that differ.
     """
-    check_shapes(p, u, v)
-    return jnp.sum((u.conj() * v).real, axis=(-2, -1))
+    check_frames(p, u, v)
+    return real_inner(u, v)
 
 
 def norm(p: Inexact[Array, "*b n k"], v: Inexact[Array, "*b n k"]) -> Float[Array, "*b"]:
@@ -30,8 +32,7 @@ def norm(p: Inexact[Array, "*b n k"], v: Inexact[Array, "*b n k"]) -> Float[Arra
     Raises:
         ValueError: shapes that differ.
     """
-    square = inner(p, v, v)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    return root(inner(p, v, v))
 
 
 def random_point(key: Key, n: int, k: int, *, dtype: Any = None) -> Inexact[Array, "n k"]:
@@ -55,8 +56,8 @@ def check(p: Inexact[Array, "*b n k"]) -> Float[Array, "*b"]:
     Raises:
         ValueError: not a matrix, or more columns than rows.
     """
-    check_shapes(p)
-    return jnp.max(jnp.abs(drift(p)), axis=(-2, -1))
+    check_frames(p)
+    return largest(drift(p))
 
 
 def drift(Q: Array) -> Array:
@@ -74,7 +75,7 @@ def drift(Q: Array) -> Array:
     return eye - sums - (matmul(rest.mT.conj(), rest) if whole < n else 0)
 
 
-def check_shapes(p: Array, *others: Array) -> None:
+def check_frames(p: Array, *others: Array) -> None:
     """Return if all are matrices (..., n, k) of one shape with k <= n; else raise.
 
     Raises:
@@ -82,6 +83,4 @@ def check_shapes(p: Array, *others: Array) -> None:
     """
     if p.ndim < 2 or p.shape[-1] > p.shape[-2]:
         raise ValueError(f"a frame needs shape (..., n, k) with k <= n, got {p.shape}")
-    for other in others:
-        if other.shape != p.shape:
-            raise ValueError(f"need matrices of one shape, got {p.shape} and {other.shape}")
+    check_shapes(p, *others)

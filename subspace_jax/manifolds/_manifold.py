@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
+import jax.numpy as jnp
+
 from subspace_jax.typing import PyTree
 
 
@@ -11,7 +14,9 @@ class Manifold(Protocol):
     """The functions of a manifold: `manifolds.grassmann`, the module itself, is one.
 
     Points ``p`` and tangents ``v`` are arrays with leading axes, or pytrees of such; a tangent has
-    the structure and the shapes of its point, unless the manifold's module says otherwise.
+    the structure and the shapes of its point, unless the manifold's module says otherwise. Some
+    manifolds have ``exp(p, v)`` and ``log(p, q)`` as well, and those whose metric is not that of
+    the ambient space ``gradient(p, g)``, the tangent u with <u, v> = Re <g, v> for all tangents v.
     """
 
     def project_tangent(self, p: Any, g: Any, /) -> Any:
@@ -57,7 +62,7 @@ class Manifold(Protocol):
 
 
 class Geometry(NamedTuple):
-    """A `Manifold` made of chosen functions, such as another retraction."""
+    """A `Manifold` made of chosen functions; what it has not got is None."""
 
     project_tangent: Callable[[PyTree, PyTree], PyTree]
     update: Callable[[PyTree, PyTree], PyTree]
@@ -69,3 +74,22 @@ class Geometry(NamedTuple):
     random_point: Callable[..., PyTree]
     random_tangent: Callable[[Any, PyTree], PyTree]
     check: Callable[[PyTree], Any]
+    exp: Callable[[PyTree, PyTree], PyTree] | None = None
+    log: Callable[[PyTree, PyTree], PyTree] | None = None
+    gradient: Callable[[PyTree, PyTree], PyTree] | None = None
+
+
+def gradient(manifold: Manifold, p: PyTree, g: PyTree) -> PyTree:
+    """The Riemannian gradient at ``p`` of a function with the Euclidean gradient ``g``.
+
+    It is ``project_tangent`` where the metric is that of the ambient space.
+    """
+    return (getattr(manifold, "gradient", None) or manifold.project_tangent)(p, g)
+
+
+def zero_tangent(manifold: Manifold, p: PyTree) -> PyTree:
+    """The tangent 0 at ``p``, of which only structure, shapes and dtypes matter."""
+    tangent = jax.eval_shape(manifold.project_tangent, p, p)
+    if jax.tree.structure(tangent) == jax.tree.structure(p):
+        return jax.tree.map(jnp.zeros_like, p)  # sharded like p
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tangent)

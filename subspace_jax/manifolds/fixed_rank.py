@@ -31,6 +31,7 @@ __all__ = [
     "dense_tangent",
     "dist",
     "from_dense",
+    "gradient",
     "inner",
     "norm",
     "project_tangent",
@@ -88,14 +89,15 @@ def from_dense(A: Inexact[Array, "*b m n"], rank: int) -> Point:
     return Point(U[..., :rank], S, adjoint(Vh[..., :rank, :]))
 
 
-def project_tangent(p: Point, g: Inexact[Array, "*b m n"] | Point) -> Tangent:
+def project_tangent(p: Point, g: Inexact[Array, "*b m n"] | Point | Tangent) -> Tangent:
     """The tangent nearest to a matrix (..., m, n), or the gradient made of those of the factors.
 
     Args:
         p: the point.
         g: a dense matrix, such as a Euclidean gradient; or a `Point` that holds the gradients of
             f(U S V^H) with respect to U, S and V, which gives the same without the dense one.
-            For complex factors, conjugate what `jax.grad` returns first.
+            For complex factors, conjugate what `jax.grad` returns first. Of a `Tangent` only the
+            parts across U and V are taken.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -106,11 +108,23 @@ def project_tangent(p: Point, g: Inexact[Array, "*b m n"] | Point) -> Tangent:
         S_inverse = jnp.linalg.inv(p.S)
         left = matmul(project_out(p.U, g.U), adjoint(S_inverse))
         return Tangent(g.S, left, matmul(project_out(p.V, g.V), S_inverse))
+    if isinstance(g, Tangent):
+        _check_tangent(p, g)
+        return Tangent(g.M, project_out(p.U, g.Up), project_out(p.V, g.Vp))
     shape = (*p.U.shape[:-1], p.V.shape[-2])
     if g.shape != shape:
         raise ValueError(f"need a matrix of shape {shape}, got {g.shape}")
     right, left = matmul(g, p.V), matmul(adjoint(g), p.U)
     return Tangent(matmul(adjoint(p.U), right), project_out(p.U, right), project_out(p.V, left))
+
+
+def gradient(p: Point, g: Inexact[Array, "*b m n"] | Point | Tangent) -> Tangent:
+    """The Riemannian gradient of a function with the Euclidean gradient ``g``: `project_tangent`.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    return project_tangent(p, g)
 
 
 def update(p: Point, v: Tangent) -> Point:

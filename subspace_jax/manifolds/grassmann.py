@@ -26,7 +26,7 @@ from subspace_jax.linalg._polar import polar_factor
 from subspace_jax.manifolds import _gram
 from subspace_jax.manifolds._frames import (
     check,
-    check_shapes,
+    check_frames,
     drift,
     inner,
     norm,
@@ -63,7 +63,7 @@ def project_tangent(Q: Frames, G: Frames) -> Frames:
     Raises:
         ValueError: shapes that differ.
     """
-    check_shapes(Q, G)
+    check_frames(Q, G)
     inside = matmul(Q.mT.conj(), G)
     # I + E is the inverse of Q^H Q to first order: Q need only be orthonormal to half precision.
     return G - matmul(Q, inside + matmul(drift(Q), inside))
@@ -116,7 +116,7 @@ def log(Q: Frames, R: Frames) -> Frames:
 
     Reference: Bendokat, Zimmermann & Absil (2024), section 5.2.
     """
-    check_shapes(Q, R)
+    check_frames(Q, R)
     overlap = matmul(Q.mT.conj(), R)
     aligned = matmul(R, polar_factor(overlap).mT.conj())  # makes Q^H R the cosines, semidefinite
     cosines = matmul(Q.mT.conj(), aligned)
@@ -192,7 +192,7 @@ def with_retraction(name: str) -> Geometry:
 
 
 def _update(coefficients: _Coefficients, Q: Array, V: Array) -> Array:
-    check_shapes(Q, V)
+    check_frames(Q, V)
     inside, M, half_drift = _gram_matrices(Q, V)
     a, b = coefficients(M)
     shortened = matmul(M, a)
@@ -210,14 +210,14 @@ def _gram_matrices(Q: Array, V: Array) -> tuple[Array, Array, Array]:
 
 
 def _transport(coefficients: _Coefficients, Q: Array, V: Array, X: Array) -> Array:
-    check_shapes(Q, V, X)
+    check_frames(Q, V, X)
     a, b = coefficients(matmul(V.mT.conj(), V))
     along = matmul(V.mT.conj(), X)
     return X - matmul(Q, matmul(b, along)) + matmul(V, matmul(a, along))
 
 
 def _cholesky_update(Q: Array, V: Array) -> Array:
-    check_shapes(Q, V)
+    check_frames(Q, V)
     inside, M, half_drift = _gram_matrices(Q, V)
     inverse = _inverse_cholesky(M)
     eye = jnp.eye(M.shape[-1], dtype=M.dtype)

@@ -5,43 +5,26 @@ or another product. Inner products are summed over leaves, and over the leading 
 point of the product is one point.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from subspace_jax.linalg._angle import root
+from subspace_jax.manifolds._manifold import Geometry, gradient
 from subspace_jax.typing import Array, Key, PyTree
 
-__all__ = ["ProductManifold", "of"]
+__all__ = ["of"]
 
 
-class ProductManifold(NamedTuple):
-    """The functions of a product; exp and log only where all factors have them."""
-
-    project_tangent: Callable[[Any, Any], Any]
-    update: Callable[[Any, Any], Any]
-    retract: Callable[[Any, Any], Any]
-    exp: Callable[[Any, Any], Any]
-    log: Callable[[Any, Any], Any]
-    transport: Callable[[Any, Any, Any], Any]
-    inner: Callable[[Any, Any, Any], Any]
-    norm: Callable[[Any, Any], Any]
-    dist: Callable[[Any, Any], Any]
-    random_point: Callable[..., Any]
-    random_tangent: Callable[[Any, Any], Any]
-    check: Callable[[Any], Any]
-
-
-def of(manifolds: PyTree) -> ProductManifold:
+def of(manifolds: PyTree) -> Geometry:
     """The product of a pytree of manifolds, such as ``{"a": oblique, "b": euclidean}``.
 
     Points and tangents have that structure, with what the factors take in the place of each leaf.
     ``random_point(key, sizes, *, dtype)`` takes a tuple of sizes for each leaf. A tree that does
-    not have the structure raises ValueError; ``exp`` or ``log`` of a factor without one raises
-    AttributeError.
+    not have the structure raises ValueError. ``exp`` and ``log`` are None unless all factors have
+    them.
 
     Raises:
         ValueError: no manifold, or a leaf that is none.
@@ -51,9 +34,10 @@ def of(manifolds: PyTree) -> ProductManifold:
         raise ValueError(f"need a pytree of manifolds, got leaves {factors}")
     tree_valued = {
         name: partial(_each, factors, structure, name)
-        for name in ("project_tangent", "update", "retract", "exp", "log", "transport")
+        for name in ("project_tangent", "update", "retract", "transport", "exp", "log")
+        if all(getattr(factor, name, None) for factor in factors)
     }
-    return ProductManifold(
+    return Geometry(
         **tree_valued,
         inner=partial(_sum, factors, structure, "inner"),
         norm=partial(_norm, factors, structure),
@@ -61,6 +45,7 @@ def of(manifolds: PyTree) -> ProductManifold:
         random_point=partial(_random_point, factors, structure),
         random_tangent=partial(_random_tangent, factors, structure),
         check=partial(_largest, factors, structure),
+        gradient=partial(_gradient, factors, structure),
     )
 
 
@@ -76,6 +61,11 @@ def _values(factors: list[Any], structure: Any, name: str, trees: tuple[PyTree, 
 
 def _each(factors: list[Any], structure: Any, name: str, *trees: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, _values(factors, structure, name, trees))
+
+
+def _gradient(factors: list[Any], structure: Any, p: PyTree, g: PyTree) -> PyTree:
+    parts = zip(factors, structure.flatten_up_to(p), structure.flatten_up_to(g), strict=True)
+    return jax.tree.unflatten(structure, [gradient(factor, *args) for factor, *args in parts])
 
 
 def _sum(factors: list[Any], structure: Any, name: str, *trees: PyTree) -> Array:

@@ -16,7 +16,7 @@ from subspace_jax.linalg._matmul import matmul
 from subspace_jax.manifolds import _gram
 from subspace_jax.manifolds._frames import (
     check,
-    check_shapes,
+    check_frames,
     drift,
     inner,
     norm,
@@ -49,7 +49,7 @@ def project_tangent(Q: Frames, G: Frames) -> Frames:
     Raises:
         ValueError: shapes that differ.
     """
-    check_shapes(Q, G)
+    check_frames(Q, G)
     inside = matmul(Q.mT.conj(), G)
     return G - matmul(Q, (inside + inside.mT.conj()) / 2)
 
@@ -63,7 +63,7 @@ def update(Q: Frames, V: Frames) -> Frames:
     Raises:
         ValueError: shapes that differ.
     """
-    check_shapes(Q, V)
+    check_frames(Q, V)
     inside = matmul(Q.mT.conj(), V)
     # For a tangent at an exact frame the rest is rounding, and M the Gram matrix of V.
     M = matmul(V.mT.conj(), V) + (inside + inside.mT.conj()) - drift(Q)
@@ -90,7 +90,7 @@ def exp(Q: Frames, V: Frames) -> Frames:
 
     Reference: Edelman, Arias & Smith (1998), equation (2.42).
     """
-    check_shapes(Q, V)
+    check_frames(Q, V)
     k = Q.shape[-1]
     A, S = matmul(Q.mT.conj(), V), matmul(V.mT.conj(), V)
     eye = jnp.broadcast_to(jnp.eye(k, dtype=Q.dtype), A.shape)
@@ -114,7 +114,7 @@ def dist(Q: Frames, R: Frames) -> Float[Array, "*b"]:
     Raises:
         ValueError: shapes that differ.
     """
-    check_shapes(Q, R)
+    check_frames(Q, R)
     return norm(Q, Q - R)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from subspace_jax.krylov import Status
 from subspace_jax.manifolds import Manifold
+from subspace_jax.manifolds._manifold import gradient, zero_tangent
 from subspace_jax.typing import Array, PyTree
 
 
@@ -41,8 +42,8 @@ class Problem(NamedTuple):
 
     def value_and_gradient(self, p: PyTree) -> tuple[Array, PyTree]:
         """The value and the Riemannian gradient at ``p``."""
-        value, gradient = jax.value_and_grad(self.fun)(p)
-        return value, self._tangent(p, gradient)
+        value, g = jax.value_and_grad(self.fun)(p)
+        return value, self._tangent(p, g)
 
     def curve(self, p: PyTree, d: PyTree) -> Callable[[Array], tuple[Array, Array]]:
         """The function t -> value and slope at retract(p, t d)."""
@@ -58,7 +59,7 @@ class Problem(NamedTuple):
         It is the Hessian of the pulled-back function v -> fun(retract(p, v)) at zero.
         """
         pulled_back = jax.grad(lambda v: self.fun(self.step(p, v)))
-        zero = jax.tree.map(jnp.zeros_like, p)
+        zero = zero_tangent(self.manifold, p)
         return lambda v: self._tangent(p, jax.jvp(pulled_back, (zero,), (v,))[1])
 
     def step(self, p: PyTree, v: PyTree) -> PyTree:
@@ -77,8 +78,11 @@ class Problem(NamedTuple):
         """The gradient norm at which to stop; None: the root of the precision."""
         return jnp.asarray(jnp.sqrt(jnp.finfo(value.dtype).eps) if gtol is None else gtol)
 
-    def _tangent(self, p: PyTree, gradient: PyTree) -> PyTree:
-        return self.manifold.project_tangent(p, jax.tree.map(jnp.conj, gradient))
+    def _tangent(self, p: PyTree, g: PyTree) -> PyTree:
+        # Projected again: near a minimum a gradient is small beside the rounding of the first time,
+        # and what is not tangent has no curvature.
+        steepest = gradient(self.manifold, p, jax.tree.map(jnp.conj, g))
+        return self.manifold.project_tangent(p, steepest)
 
 
 def scaled(t: Array | float, v: PyTree) -> PyTree:

@@ -25,6 +25,7 @@ import optax
 
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.manifolds import Manifold, grassmann
+from subspace_jax.manifolds._manifold import gradient, zero_tangent
 from subspace_jax.optim._chunks import in_chunks
 from subspace_jax.typing import Array, Float, Key, PyTree
 
@@ -55,7 +56,8 @@ def riemannian_sgd(
 ) -> optax.GradientTransformation:
     """Gradient descent along the manifold, with heavy-ball or Nesterov momentum.
 
-    With the buffer b, the gradient g and the projector P onto the tangents at the new point:
+    With the buffer b, the gradient g and the projector P onto the tangents at the new point
+    (where the metric is not that of the ambient space, g is the manifold's own gradient):
     "projection" keeps b = P(momentum b + g); "parallel" the same, but b is carried along the step
     by the manifold's transport; "ambient" sums raw gradients, b = momentum b + g, and projects
     them when they are used, as the released code of Grassmann class representations does. The
@@ -83,22 +85,34 @@ def riemannian_sgd(
     """
     _check_options(transport, ("projection", "parallel", "ambient"), momentum)
     project = manifold.project_tangent
+    own = getattr(manifold, "gradient", None)
 
     def heavy_ball(rate, p, g, b):
-        g = project(p, _true(g)) if transport == "parallel" else _true(g)
+        g = _true(g)
+        if transport == "parallel":
+            g = gradient(manifold, p, g)
+        elif transport == "projection" and own:
+            g = own(p, g)
         b = _combine(momentum, b, 1.0, g)  # projected together: one projection for both
         b = project(p, b) if transport == "projection" else b
         v = _combine(momentum, b, 1.0, g) if nesterov else b
-        if transport == "ambient" or (nesterov and transport == "projection"):
+        if transport == "ambient":
+            v = gradient(manifold, p, v)
+        elif nesterov and transport == "projection":
             v = project(p, v)
         u, step = _step(manifold, max_angle, rate, p, v)
         return u, manifold.transport(p, step, b) if transport == "parallel" else b
 
     def descend(rate, p, g):
-        return _step(manifold, max_angle, rate, p, project(p, _true(g)))[:1]
+        return _step(manifold, max_angle, rate, p, gradient(manifold, p, _true(g)))[:1]
 
     def init(params):
-        buffers = jax.tree.map(jnp.zeros_like, params) if momentum else ()
+        if not momentum:
+            buffers = ()
+        elif transport == "ambient":
+            buffers = jax.tree.map(jnp.zeros_like, params)
+        else:
+            buffers = _zero_tangents(manifold, params, is_point)
         return RiemannianState(jnp.int32(0), buffers, ())
 
     def update(updates, state, params=None):
@@ -153,7 +167,7 @@ def riemannian_adam(
 
     def move(rates, p, g, m, s):
         rate, first, second = rates
-        g = manifold.project_tangent(p, _true(g))
+        g = gradient(manifold, p, _true(g))
         m = m if transport == "parallel" else manifold.project_tangent(p, m)
         m = _combine(b1, m, 1 - b1, g)
         s = b2 * s + (1 - b2) * manifold.norm(p, g) ** 2
@@ -163,10 +177,8 @@ def riemannian_adam(
 
     def init(params):
         points, _, join = _points(params, is_point)
-        norms = join(
-            jnp.zeros_like(manifold.norm(p, jax.tree.map(jnp.zeros_like, p))) for p in points
-        )
-        return RiemannianState(jnp.int32(0), jax.tree.map(jnp.zeros_like, params), norms)
+        norms = join(jnp.zeros_like(manifold.norm(p, zero_tangent(manifold, p))) for p in points)
+        return RiemannianState(jnp.int32(0), _zero_tangents(manifold, params, is_point), norms)
 
     def update(updates, state, params=None):
         points, split, join = _points(params, is_point)
@@ -202,6 +214,11 @@ def check_invariance(
 
 def _turned(key: Key, Q: Array) -> Array:
     return matmul(Q, grassmann.random_point(key, Q.shape[-1], Q.shape[-1], dtype=Q.dtype))
+
+
+def _zero_tangents(manifold: Manifold, params: PyTree, is_point: IsPoint | None) -> PyTree:
+    points, _, join = _points(params, is_point)
+    return join(zero_tangent(manifold, p) for p in points)
 
 
 def _step(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from subspace_jax import tree
 from subspace_jax.manifolds import Manifold
+from subspace_jax.manifolds._manifold import zero_tangent
 from subspace_jax.optim._line_search import strong_wolfe
 from subspace_jax.optim._minimum import Minimum, MinimumInfo, Problem, chosen, scaled, status_of
 from subspace_jax.typing import Array, PyTree
@@ -145,7 +146,9 @@ def riemannian_lbfgs(
         pairs = _remember(problem, step.point, pairs, step.moved, change)
         return scaled(-1.0, _two_loops(problem, step.point, pairs, step.gradient)), pairs
 
-    none = jax.tree.map(lambda leaf: jnp.zeros((num_pairs, *leaf.shape), leaf.dtype), p0)
+    none = jax.tree.map(
+        lambda leaf: jnp.zeros((num_pairs, *leaf.shape), leaf.dtype), zero_tangent(manifold, p0)
+    )
     real = jax.eval_shape(fun, p0).dtype
     empty = _Pairs(none, none, jnp.zeros(num_pairs, real))
     return _descend(problem, p0, direct, empty, lambda step, *_: jnp.ones_like(step), gtol, maxiter)

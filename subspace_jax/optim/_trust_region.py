@@ -131,7 +131,7 @@ def _truncated(problem: Problem, s: _State, most: int) -> _Inner:
     def dot(u, v):
         return problem.inner(s.point, u, v)
 
-    enough = s.norm * jnp.minimum(s.norm, 0.1)
+    enough = s.norm * jnp.clip(s.norm, 1e3 * jnp.finfo(s.norm.dtype).eps, 0.1)
 
     def unfinished(c):
         small = jnp.sqrt(dot(c.residual, c.residual)) <= enough
