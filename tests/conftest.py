@@ -3,18 +3,45 @@
 import os
 
 import jax
+import jaxlib
 import jaxtyping
 import pytest
 
 os.environ.pop("SUBSPACE_JAX_FETCH", None)
+# Nearly all the time of a test is XLA's: the code it makes need not be fast here.
+FLAGS = {
+    "xla_backend_optimization_level": (0, 3),
+    "xla_llvm_disable_expensive_passes": (True, False),
+}
+if jaxlib.version.__version_info__ < (0, 11):  # where XLA is known to have it: others stop it
+    FLAGS["xla_cpu_use_fusion_emitters"] = (False, True)
+FAST_TO_COMPILE = " ".join(f"--{name}={quick}" for name, (quick, _) in FLAGS.items())
+os.environ["XLA_FLAGS"] = f"{FAST_TO_COMPILE} {os.environ.get('XLA_FLAGS', '')}"
 jaxtyping.install_import_hook("subspace_jax", "beartype.beartype")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_programs_of_one_file():
-    """Solvers compile a program a call: thrown away after each file, or they take gigabytes."""
-    yield
-    jax.clear_caches()
+def pytest_runtest_teardown(item, nextitem):
+    """Solvers compile a program a call: after a thousand a process has no memory maps left."""
+    _run.append(item)
+    if nextitem is None or nextitem.path != item.path or len(_run) >= 50:
+        _run.clear()
+        jax.clear_caches()
+
+
+_run: list[pytest.Item] = []
+
+
+@pytest.fixture
+def x64():
+    """In float64, whatever the dtypes of the test do not say."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def compiler_options():
+    """Of a `jax.jit` whose code is to be that of a user: fast, and with its rounding."""
+    return {name: usual for name, (_, usual) in FLAGS.items()}
 
 
 @pytest.fixture

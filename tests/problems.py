@@ -1,10 +1,11 @@
-"""Linear systems with a known answer, for the tests of the solvers."""
+"""Linear systems with a known answer, and a loop of descent, for the tests of the solvers."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from subspace_jax import krylov
@@ -82,9 +83,9 @@ def status(solution):
     return krylov.Status(int(solution.info.status))
 
 
-def num_cg_steps(A, b, M=lambda r: r, rtol=1e-8, maxiter=2000):
+def num_cg_steps(A, b, M=lambda r: r, rtol=1e-8, maxiter=2000, compiler_options=None):
     """Textbook preconditioned CG, here the measure."""
-    A, M = jax.jit(A), jax.jit(M)
+    A, M = (jax.jit(f, compiler_options=compiler_options) for f in (A, M))
     r = p = z = np.zeros_like(b)
     r, g = np.asarray(b), 1.0
     for k in range(maxiter):
@@ -96,3 +97,18 @@ def num_cg_steps(A, b, M=lambda r: r, rtol=1e-8, maxiter=2000):
         q = np.asarray(A(p))
         r = r - g / np.vdot(p, q).real * q
     return maxiter
+
+
+def descend(optimizer, loss, params, steps):
+    """The parameters after ``steps``, in one compiled scan."""
+
+    @jax.jit
+    def run(params):
+        def step(carry, _):
+            params, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0][0]
+
+    return run(params)

@@ -8,6 +8,8 @@ import scipy.linalg
 
 from subspace_jax import linalg
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 
 def log_volume(t):
     near = np.sin(t) ** 2 < 0.5
@@ -29,12 +31,6 @@ ORACLES = {
 SHAPES = [(1, 1), (5, 1), (6, 3), (5, 4), (4, 4)]
 FIELDS = [jnp.float64, jnp.complex128]
 DERIVED = [jnp.float64, pytest.param(jnp.complex128, marks=pytest.mark.slow)]
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def normal(seed, shape, dtype=jnp.float64):

@@ -9,13 +9,9 @@ from subspace_jax import krylov, linalg
 from tests.problems import normal
 from tests.spectra import with_values
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 DTYPES = ("float64", "complex128")
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def direction(n, dtype, seed=1):

@@ -11,13 +11,9 @@ from subspace_jax.krylov import Status
 from tests.problems import normal, unitary
 from tests.spectra import MATRICES, ring, with_values
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 ARPACK = {"largest": "LA", "smallest": "SA", "both_ends": "BE"}
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def start(A, columns=(), seed=0):

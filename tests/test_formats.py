@@ -10,11 +10,7 @@ from jax.test_util import check_grads
 
 from subspace_jax.linalg import operators
 
-
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def random(shape, dtype=float, seed=0):

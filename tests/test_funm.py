@@ -12,6 +12,8 @@ from subspace_jax.linalg import operators
 from tests.problems import normal, num_cg_steps
 from tests.spectra import with_values
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 FUNCTIONS = {
     "exp": (jnp.exp, np.exp),
     "sqrt": (jnp.sqrt, np.sqrt),
@@ -19,12 +21,6 @@ FUNCTIONS = {
     "log": (jnp.log, np.log),
     "sign": (lambda x: jnp.sign(x - 5), lambda x: np.sign(x - 5)),
 }
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def random(shape, dtype="float64", seed=0):

@@ -30,12 +30,6 @@ DTYPES = ["float32", "complex128"]
 DTYPES += [pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("float64", "complex64")]
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", each(ALL))

@@ -22,12 +22,6 @@ from tests.problems import (
 HERMITIAN = (*DEFINITE, "minres")
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def dense(name, A, b, wide=False):
     if name in LEAST_SQUARES:
         if wide:

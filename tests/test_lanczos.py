@@ -9,13 +9,9 @@ from subspace_jax import krylov, tree
 from tests.problems import normal
 from tests.spectra import with_values
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 DTYPES = ("float32", "float64", "complex64", "complex128")
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def random(shape, dtype, seed=0):

@@ -8,13 +8,9 @@ import pytest
 from subspace_jax import linalg
 from subspace_jax.diffusion import low_rank_gaussians as lrg
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 K, N, D, M = 3, 7, 2, 4
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def normal(seed, shape):

@@ -15,6 +15,8 @@ from subspace_jax.manifolds import oblique as oblique_module
 from subspace_jax.manifolds import orthogonal as orthogonal_module
 from subspace_jax.manifolds import spd as spd_module
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 HOST = ("random_point", "from_dense")
 
 
@@ -30,12 +32,6 @@ orthogonal, spd = functions(orthogonal_module), functions(spd_module)
 field = pytest.mark.parametrize(
     "dtype", [jnp.float64, pytest.param(jnp.complex128, marks=pytest.mark.slow)]
 )
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def at(M, *sizes, dtype=jnp.float64, seed=0):

@@ -8,16 +8,12 @@ import pytest
 from subspace_jax import linalg
 from subspace_jax.manifolds import means
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 median = jax.jit(
     means.flag_median, static_argnames=("num_directions", "pairwise", "num_steps", "smoothing")
 )
 FIELDS = [jnp.float64, jnp.complex128]
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def normal(seed, shape, dtype=jnp.float64):

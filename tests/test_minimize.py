@@ -1,6 +1,6 @@
 """Minimizers on manifolds against eigenvectors and singular vectors."""
 
-from types import SimpleNamespace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from subspace_jax import krylov, linalg, optim, tree
-from subspace_jax.manifolds import Geometry, grassmann, stiefel
+from subspace_jax.manifolds import (
+    euclidean,
+    fixed_rank,
+    flag,
+    grassmann,
+    means,
+    product,
+    spd,
+    stiefel,
+)
+
+pytestmark = pytest.mark.usefixtures("x64")
 
 MINIMIZERS = {
     "cg": optim.riemannian_conjugate_gradient,
@@ -21,12 +32,6 @@ ONE_FAST = [
     pytest.param("trust region", marks=pytest.mark.slow),
 ]
 SLOW_REAL = pytest.param("float64", marks=pytest.mark.slow)
-
-
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def normal(seed, shape, dtype="float64"):
@@ -92,35 +97,59 @@ def test_trust_regions_leave_a_saddle_and_converge_quadratically():
     assert info.num_steps < 15
 
 
-def on_trees(manifolds):
-    """The product of manifolds in a dictionary, as a tuple of functions."""
+@pytest.mark.parametrize("name", ONE_FAST)
+def test_the_sum_of_squared_distances_is_least_at_the_karcher_mean(name):
+    """Definite matrices, whose metric is not that of the ambient space."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    sizes = jnp.array([1, 10, 0.1, 3])
+    matrices = sizes[:, None, None] * jax.vmap(lambda k: spd.random_point(k, 3))(keys)
 
-    def each(name, total=None):
-        def function(*trees):
-            parts = {k: getattr(m, name)(*(t[k] for t in trees)) for k, m in manifolds.items()}
-            return total(parts) if total else parts
+    def spread(p):
+        return jnp.sum(jax.vmap(partial(spd.dist, p))(matrices) ** 2)
 
-        return function
+    solve = jax.jit(lambda p: MINIMIZERS[name](spread, p, manifold=spd, gtol=1e-7))
+    p, info = solve(jnp.diag(jnp.array([30.0, 5, 0.05])))
+    assert info.status == krylov.Status.CONVERGED
+    mean, _ = means.karcher_mean(matrices, manifold=spd)
+    assert spd.dist(p, mean) < 1e-7
 
-    def summed(parts):
-        return sum(jax.tree.leaves(parts))
 
-    parts = {name: each(name) for name in Geometry._fields}
-    return Geometry(**parts | {"inner": each("inner", summed)})
+@pytest.mark.parametrize("name", ONE_FAST)
+def test_a_weighted_trace_is_largest_on_the_flag_of_eigenvectors(name):
+    """Brockett's function, in the canonical metric."""
+    A, weights = jnp.diag(jnp.array([5.0, 3, 2, 1, 0.5])), jnp.array([2.0, 1, 1])
+    M = flag.blocks(1, 2)
+
+    def loss(Q):
+        return -jnp.sum(weights * jnp.sum(Q * (A @ Q), axis=0))
+
+    solve = jax.jit(lambda Q: MINIMIZERS[name](loss, Q, manifold=M, gtol=1e-8))
+    Q, info = solve(M.random_point(jax.random.key(1), 5))
+    assert info.status == krylov.Status.CONVERGED
+    np.testing.assert_allclose(info.value, -15, rtol=1e-12)
+    assert M.dist(Q, jnp.eye(5, 3)) < 1e-7
+
+
+@pytest.mark.parametrize("name", ONE_FAST)
+def test_the_nearest_matrix_of_a_rank_is_found_through_its_factors(name):
+    """Tangents of another structure than their points."""
+    A = frame(0, (8, 6)) @ jnp.diag(0.6 ** jnp.arange(6.0)) @ frame(1, (6, 6))
+
+    def misfit(p):
+        return jnp.sum((fixed_rank.dense(p) - A) ** 2)
+
+    solve = jax.jit(lambda p: MINIMIZERS[name](misfit, p, manifold=fixed_rank, gtol=1e-7))
+    p, info = solve(fixed_rank.random_point(jax.random.key(2), 8, 6, 2))
+    assert info.status == krylov.Status.CONVERGED
+    best = fixed_rank.dense(fixed_rank.from_dense(A, 2))
+    np.testing.assert_allclose(fixed_rank.dense(p), best, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ONE_FAST)
 def test_points_may_be_trees_on_a_product_of_manifolds(name):
     """Low-rank approximation: a subspace, and coordinates that are not constrained."""
-    flat = SimpleNamespace(
-        project_tangent=lambda p, g: g,
-        update=lambda p, v: v,
-        retract=lambda p, v: p + v,
-        transport=lambda p, v, x: x,
-        inner=lambda p, u, v: jnp.sum(u * v),
-    )
     A = frame(0, (8, 6)) @ jnp.diag(0.6 ** jnp.arange(6.0)) @ frame(1, (6, 6))
-    manifold = on_trees({"Q": stiefel, "C": flat})
+    manifold = product.of({"Q": stiefel, "C": euclidean})
     solve = jax.jit(
         lambda p: MINIMIZERS[name](
             lambda p: jnp.sum((p["Q"] @ p["C"] - A) ** 2), p, manifold=manifold, gtol=1e-7

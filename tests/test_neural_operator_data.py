@@ -14,13 +14,9 @@ from configs import neural_operator_data as configs
 from experiments import families, fourier, generation, neural_operator_data
 from subspace_jax import krylov
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 SIZE, NUM = 8, 7
-
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    with jax.enable_x64(True):
-        yield
 
 
 def recycled(A, b, recycle=None):

@@ -9,14 +9,10 @@ from jax.test_util import check_grads
 from subspace_jax import tree
 from subspace_jax.linalg import operators
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 SHAPES = [(1,), (7,), (5, 4), (1, 6), (3, 4, 2)]
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def random(shape, dtype=float, seed=0):

@@ -11,17 +11,13 @@ from subspace_jax import krylov
 from subspace_jax.krylov import RecycleSpace, Status
 from tests.problems import RECYCLING, matrix, normal, problem, relative_residual
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 K, M = 4, 10
 SOLVERS = {
     "gcrodr": partial(krylov.gcrodr, restart=M, num_recycled=K),
     "recycled_cg": partial(krylov.recycled_cg, num_recycled=K, num_directions=M),
 }
-
-
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def slow_problem(name, n=40, dtype="float64", seed=0):

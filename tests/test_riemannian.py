@@ -1,5 +1,7 @@
 """Riemannian optimizers: they descend, stay on the manifold, and fall into none of the traps."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from subspace_jax import linalg, optim
 from subspace_jax.manifolds import GrassmannHead, Manifold, grassmann
+from tests.problems import descend
 
 TRANSPORTS = ["projection", "parallel", "ambient"]
 
@@ -33,21 +36,6 @@ def unexplained(A):
         return -jnp.sum((Q.conj() * (A @ Q)).real)
 
     return loss
-
-
-def descend(optimizer, loss, params, steps):
-    """The parameters after ``steps``, in one compiled scan."""
-
-    @jax.jit
-    def run(params):
-        def step(carry, _):
-            params, state = carry
-            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0][0]
-
-    return run(params)
 
 
 def leading(A, k):
@@ -154,12 +142,14 @@ def test_cholesky_qr_turns_the_frame_and_its_transport_turns_with_it():
     ],
     ids=["short", "long", "tall"],
 )
-def test_orthonormality_does_not_drift_at_any_learning_rate(transport, steps, num, n):
+def test_orthonormality_does_not_drift_at_any_learning_rate(
+    transport, steps, num, n, compiler_options
+):
     """Pitfall 4: neither over many steps, nor where the step is as long as it may be."""
     p = frames(0, (3 * num, n, 4)).reshape(3, num, n, 4)
     rates = jnp.array([0.01, 1.0, 100.0])
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options)
     @jax.vmap
     def run(p, rate):
         optimizer = optim.riemannian_sgd(rate, 0.9, manifold=grassmann, transport=transport)
@@ -348,32 +338,6 @@ def test_wrong_options_are_named():
         optim.riemannian_adam(0.1, manifold=grassmann, transport="ambient")
     with pytest.raises(ValueError, match="momentum must be in 0 <= momentum < 1, got 1"):
         optim.riemannian_sgd(0.1, 1.0, manifold=grassmann)
-
-
-def test_logits_are_lengths_of_projections():
-    S, x = GrassmannHead.init(jax.random.key(0), 5, 9, 3), 4 * normal(1, (2, 7, 9))
-    P, y = np.float64(S), np.float64(x)
-    lengths = np.stack([np.linalg.norm(y @ Q, axis=-1) for Q in P], axis=-1)
-    expected = 25.0 * lengths / np.linalg.norm(y, axis=-1, keepdims=True)
-    np.testing.assert_allclose(jax.jit(GrassmannHead.logits)(S, x), expected, rtol=1e-5)
-    assert (
-        optim.check_invariance(jax.random.key(2), lambda S: jnp.sum(GrassmannHead.logits(S, x)), S)
-        < 1e-2
-    )
-
-
-def test_logits_have_finite_derivatives_at_features_that_have_none():
-    """Pitfall 6: a feature of zeros, and one orthogonal to a class."""
-    S = jnp.stack([jnp.eye(5)[:, :2], jnp.eye(5)[:, 2:4]])
-    for x in (jnp.zeros(5), jnp.eye(5)[0], jnp.eye(5)[4]):
-        for g in jax.grad(lambda S, x: jnp.sum(GrassmannHead.logits(S, x)), (0, 1))(S, x):
-            assert jnp.all(jnp.isfinite(g))
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_features_of_another_dimension_are_an_error():
-    with pytest.raises(ValueError, match=r"\(3, 5, 2\) do not fit features \(4, 6\)"):
-        GrassmannHead.logits(jnp.zeros((3, 5, 2)), jnp.zeros((4, 6)))
 
 
 @pytest.mark.parametrize("make", [optim.riemannian_sgd, optim.riemannian_adam])

@@ -11,6 +11,9 @@ import pytest
 from jax.test_util import check_grads
 
 from subspace_jax import diffusion
+from tests.measurements import covariance, gaussian_denoiser, levels
+
+pytestmark = pytest.mark.usefixtures("x64")
 
 N = 4
 STEPS = {
@@ -23,122 +26,11 @@ STEPS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
-
-
-def covariance():
-    G = np.random.default_rng(0).normal(size=(N, N))
-    return G @ G.T / N
-
-
-def gaussian_denoiser(C):
-    """Of N(0, C); float64 constants, in the dtype of x."""
-    values, Q = np.linalg.eigh(C)
-
-    def denoise(x, sigma):
-        return ((Q * (values / (values + sigma**2))) @ (Q.T @ x)).astype(x.dtype)
-
-    return denoise
-
-
 @cache
 def drawn(name):
     """The sampler of N(0, C) by that step, compiled once for all tests."""
-    denoise = gaussian_denoiser(covariance())
-    return jax.jit(lambda key: diffusion.sample(key, denoise, levels(), (N,), step=STEPS[name]).x)
-
-
-def levels(n=6):
-    return diffusion.karras_sigmas(n, sigma_min=0.05, sigma_max=20.0)
-
-
-def test_karras_levels_are_evenly_spaced_in_their_seventh_root_and_end_at_zero():
-    sigmas = diffusion.karras_sigmas(9, sigma_min=0.01, sigma_max=80.0)
-    assert sigmas.shape == (10,)
-    assert sigmas[-1] == 0
-    np.testing.assert_allclose(sigmas[jnp.array([0, -2])], [80, 0.01], rtol=1e-12)
-    np.testing.assert_allclose(np.diff(np.diff(sigmas[:-1] ** (1 / 7))), 0, atol=1e-12)
-    assert diffusion.karras_sigmas(1, sigma_min=0.01, sigma_max=80.0).tolist() == [80, 0]
-
-
-def test_exploding_levels_have_one_ratio():
-    sigmas = diffusion.ve_sigmas(7, sigma_min=0.02, sigma_max=50.0)
-    assert sigmas.shape == (8,)
-    assert sigmas[-1] == 0
-    np.testing.assert_allclose(sigmas[1:-1] / sigmas[:-2], (0.02 / 50) ** (1 / 6), rtol=1e-12)
-
-
-def test_preserving_levels_are_those_of_the_product_of_one_minus_beta():
-    alpha = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-    times = 20 * np.arange(50)[::-1]
-    expected = np.sqrt((1 - alpha[times]) / alpha[times])
-    np.testing.assert_allclose(diffusion.vp_sigmas(50), [*expected, 0], rtol=1e-9)
-    assert diffusion.vp_sigmas(50, dtype=jnp.float32).dtype == jnp.float32
-    assert diffusion.vp_sigmas(3).shape == (4,)
-
-
-def test_cosine_levels_follow_the_cosine_where_beta_is_not_clipped():
-    t = np.arange(1001) / 1000
-    f = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
-    times = 100 * np.arange(10)[::-1]
-    alpha = (f[1:] / f[0])[times]
-    np.testing.assert_allclose(
-        diffusion.cosine_sigmas(10), [*np.sqrt((1 - alpha) / alpha), 0], rtol=1e-9
-    )
-    every = diffusion.cosine_sigmas(1000)
-    assert jnp.all(jnp.isfinite(every))
-    assert jnp.all(jnp.diff(every) < 0)
-
-
-@pytest.mark.parametrize("clock", [diffusion.vp_linear(), diffusion.vp_cosine()])
-def test_a_clock_can_be_read_both_ways_and_preserves_the_variance(clock):
-    t = jnp.asarray([0.0, 3.0, 500.5, 998.0])
-    sigma = clock.sigma(t)
-    np.testing.assert_allclose(clock.inverse(sigma), t, atol=1e-9)
-    np.testing.assert_allclose(clock.scale(t) ** 2 * (1 + sigma**2), 1, rtol=1e-12)
-
-
-def test_skipped_levels_are_whole_times_of_their_clock():
-    t = diffusion.vp_linear().inverse(diffusion.vp_sigmas(50)[:-1])
-    np.testing.assert_allclose(t, 20 * np.arange(50)[::-1], atol=1e-8)
-
-
-def parametrised(kind, clock, denoise):
-    """The network of that kind whose denoiser is the given one, in its own scaled variable."""
-
-    def apply_fn(x_t, t):
-        s, sigma = clock.scale(t), clock.sigma(t)
-        x = x_t / s
-        x0 = denoise(x, sigma)
-        noise = (x - x0) / sigma
-        score = (s * x0 - x_t) / (s * sigma) ** 2
-        return {"epsilon": noise, "score": score, "v": s * noise - s * sigma * x0}[kind]
-
-    return getattr(diffusion, f"from_{kind}")(apply_fn, clock)
-
-
-@pytest.mark.parametrize("kind", ["epsilon", "score", "v"])
-@pytest.mark.parametrize("clock", [diffusion.vp_linear(), diffusion.vp_cosine(), diffusion.ve()])
-def test_every_parametrisation_is_the_same_denoiser(kind, clock):
-    denoise = gaussian_denoiser(covariance())
-    x = jax.random.normal(jax.random.key(0), (N,))
-    both = jax.jit(lambda sigma: (parametrised(kind, clock, denoise)(x, sigma), denoise(x, sigma)))
-    for sigma in (0.03, 1.0, 30.0):
-        found, expected = both(jnp.asarray(sigma))
-        np.testing.assert_allclose(found, expected, rtol=1e-8)
-
-
-def test_preserving_and_exploding_networks_give_the_same_samples():
-    denoise, key = gaussian_denoiser(covariance()), jax.random.key(1)
-
-    def draw(clock):
-        network = parametrised("epsilon", clock, denoise)
-        return jax.jit(lambda key: diffusion.sample(key, network, levels(), (N,)).x)(key)
-
-    np.testing.assert_allclose(draw(diffusion.vp_linear()), draw(diffusion.ve()), rtol=1e-8)
+    denoise = gaussian_denoiser(covariance(N))
+    return jax.jit(lambda key: diffusion.sample(key, denoise, levels(6), (N,), step=STEPS[name]).x)
 
 
 def preserving_ddim(C, sigmas, start, noises, eta):
@@ -167,7 +59,7 @@ def draws(key, sigmas, dtype=jnp.float64):
 
 @pytest.mark.parametrize("eta", [0.0, 0.85, 1.0])
 def test_the_step_is_ddim_as_published_in_the_scaled_variable(eta):
-    C, key, sigmas = covariance(), jax.random.key(2), levels()
+    C, key, sigmas = covariance(N), jax.random.key(2), levels(6)
     found = jax.jit(
         lambda key: (
             diffusion.sample(key, gaussian_denoiser(C), sigmas, (N,), step=diffusion.ddim(eta)).x
@@ -220,7 +112,7 @@ def dense_map(name, C, sigmas):
 
 @pytest.mark.parametrize("name", STEPS)
 def test_every_linear_sampler_is_its_dense_recursion(name):
-    C, key, sigmas = covariance(), jax.random.key(3), levels()
+    C, key, sigmas = covariance(N), jax.random.key(3), levels(6)
     found = drawn(name)(key)
     start, noises = draws(key, sigmas)
     noise = np.concatenate([start / np.asarray(sigmas[0]), noises.ravel()])
@@ -231,7 +123,7 @@ def test_every_linear_sampler_is_its_dense_recursion(name):
 @pytest.mark.parametrize("name", STEPS)
 def test_the_covariance_of_every_linear_sampler_is_that_of_a_closed_recursion(name):
     """The mean is zero: the sampler is linear in its noise, as the test above says."""
-    C, sigmas = covariance(), np.asarray(levels())
+    C, sigmas = covariance(N), np.asarray(levels(6))
     S, memory, cross = sigmas[0] ** 2 * np.eye(N), np.zeros((N, N)), np.zeros((N, N))
     for on_x, old, on_z, D in dense_steps(name, C, sigmas):
         from_memory = on_x @ cross @ old.T  # cross is Cov[x, memory]
@@ -261,7 +153,7 @@ def test_the_error_of_a_flow_falls_with_its_order(name, order):
 
 
 def test_ancestral_samples_approach_the_prior_as_steps_shrink():
-    C = covariance()
+    C = covariance(N)
     errors = []
     for n in (10, 40, 160):
         noise_to_x = dense_map("ancestral", C, np.asarray(levels(n)))
@@ -281,7 +173,7 @@ def test_the_sample_has_the_dtype_that_was_asked_for(name, dtype):
         lambda key: diffusion.sample(
             key,
             lambda x, sigma: x / (1 + sigma**2),
-            levels(),
+            levels(6),
             (3, 2),
             step=STEPS[name],
             dtype=dtype,
@@ -297,9 +189,9 @@ def test_each_part_of_a_complex_sample_has_the_variance_of_a_real_one():
         def denoise(x, sigma):
             return x / (1 + sigma**2)
 
-        return diffusion.sample(key, denoise, levels(), (40_000,), dtype=jnp.complex128).x
+        return diffusion.sample(key, denoise, levels(6), (40_000,), dtype=jnp.complex128).x
 
-    x, sigmas = jax.jit(draw)(jax.random.key(0)), np.asarray(levels())
+    x, sigmas = jax.jit(draw)(jax.random.key(0)), np.asarray(levels(6))
     variance = sigmas[0] ** 2
     for sigma, after in pairwise(sigmas):
         D, kept = 1 / (1 + sigma**2), (after / sigma) ** 2
@@ -319,7 +211,7 @@ def test_another_key_does_not_compile_again():
     chex.clear_trace_counter()
 
     def draw(key):
-        return diffusion.sample(key, gaussian_denoiser(covariance()), levels(), (N,)).x
+        return diffusion.sample(key, gaussian_denoiser(covariance(N)), levels(6), (N,)).x
 
     draw = jax.jit(chex.assert_max_traces(draw, n=1))
     assert jnp.any(draw(jax.random.key(0)) != draw(jax.random.key(1)))
@@ -327,7 +219,7 @@ def test_another_key_does_not_compile_again():
 
 def test_estimates_are_kept_as_often_as_asked():
     def draw(key):
-        denoise = gaussian_denoiser(covariance())
+        denoise = gaussian_denoiser(covariance(N))
         return [
             diffusion.sample(key, denoise, levels(7), (N,), save_every=save_every)
             for save_every in (1, 3, 0)
@@ -358,7 +250,7 @@ def test_the_sample_has_derivatives_in_the_levels_and_the_prior(name):
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_does_not_fit_is_named():
-    key, denoise = jax.random.key(0), gaussian_denoiser(covariance())
+    key, denoise = jax.random.key(0), gaussian_denoiser(covariance(N))
     with pytest.raises(ValueError, match=r"descend.*1.*2"):
         diffusion.sample(key, denoise, jnp.array([1.0, 2.0, 0.0]), (N,))
     with pytest.raises(ValueError, match="descend"):
@@ -366,9 +258,9 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match=r"two levels, got shape \(1,\)"):
         diffusion.sample(key, denoise, jnp.ones(1), (N,))
     with pytest.raises(ValueError, match="save_every must be >= 0, got -1"):
-        diffusion.sample(key, denoise, levels(), (N,), save_every=-1)
+        diffusion.sample(key, denoise, levels(6), (N,), save_every=-1)
     with pytest.raises(ValueError, match=r"\(4,\), got \(2,\)"):
-        diffusion.sample(key, lambda x, sigma: x[:2], levels(), (N,))
+        diffusion.sample(key, lambda x, sigma: x[:2], levels(6), (N,))
     with pytest.raises(ValueError, match="eta must be >= 0, got"):
         diffusion.ddim(-0.1)
     with pytest.raises(ValueError, match="1 - eta"):
@@ -388,7 +280,7 @@ def test_what_does_not_fit_is_named():
 def test_levels_that_are_traced_are_not_checked():
     draw = jax.jit(
         lambda sigmas: (
-            diffusion.sample(jax.random.key(0), gaussian_denoiser(covariance()), sigmas, (N,)).x
+            diffusion.sample(jax.random.key(0), gaussian_denoiser(covariance(N)), sigmas, (N,)).x
         )
     )
-    assert jnp.all(jnp.isfinite(draw(levels())))
+    assert jnp.all(jnp.isfinite(draw(levels(6))))

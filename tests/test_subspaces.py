@@ -8,16 +8,12 @@ import pytest
 from subspace_jax import linalg
 from subspace_jax.linalg import subspaces
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 DIMENSIONS = [(8, 2, 1, 3), (7, 0, 2, 3), (6, 3, 0, 2), (5, 1, 0, 0), (4, 0, 4, 0), (1, 1, 0, 0)]
 field = pytest.mark.parametrize(
     "dtype", [jnp.float64, pytest.param(jnp.complex128, marks=pytest.mark.slow)]
 )
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
 
 
 def normal(seed, shape, dtype=jnp.float64):
