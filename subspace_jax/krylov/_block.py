@@ -9,14 +9,8 @@ from jax.scipy.linalg import solve_triangular
 from subspace_jax import tree
 from subspace_jax.krylov import _problem as problem
 from subspace_jax.krylov._arithmetic import sqrt, times
-from subspace_jax.krylov._iterate import (
-    RUNNING,
-    Method,
-    System,
-    hold,
-    iterate,
-    iterate_fixed,
-)
+from subspace_jax.krylov._iterate import RUNNING, Method, System, iterate, iterate_fixed
+from subspace_jax.krylov._lanes import hold
 from subspace_jax.krylov._operands import (
     InnerProduct,
     Options,

@@ -13,7 +13,8 @@ from jax.scipy.linalg import solve_triangular
 
 from subspace_jax import tree
 from subspace_jax.krylov._arithmetic import divide, hypot, normalized
-from subspace_jax.krylov._iterate import FULL, RUNNING, Method, System, hold
+from subspace_jax.krylov._iterate import FULL, RUNNING, Method, System
+from subspace_jax.krylov._lanes import hold
 from subspace_jax.krylov._rows import combine, gram, orthogonalize
 from subspace_jax.krylov._solution import Status
 from subspace_jax.linalg._matmul import matmul

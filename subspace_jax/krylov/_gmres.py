@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from subspace_jax.krylov._arithmetic import hypot, times
-from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
+from subspace_jax.krylov._iterate import RUNNING, Method, System
+from subspace_jax.krylov._lanes import hold
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance, check_count
 from subspace_jax.krylov._problem import solve
 from subspace_jax.krylov._rows import combine, orthogonalize

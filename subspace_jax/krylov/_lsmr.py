@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from subspace_jax import tree
 from subspace_jax.krylov._arithmetic import divide, hypot, normalized
-from subspace_jax.krylov._iterate import RUNNING, Method, System, hold
+from subspace_jax.krylov._iterate import RUNNING, Method, System
+from subspace_jax.krylov._lanes import hold
 from subspace_jax.krylov._least_squares import least_squares
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
 from subspace_jax.krylov._solution import Solution, Status

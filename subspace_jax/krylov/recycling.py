@@ -15,7 +15,8 @@ from subspace_jax import tree
 from subspace_jax.krylov import _cg
 from subspace_jax.krylov._arithmetic import sqrt, times
 from subspace_jax.krylov._deflated import RecycleSpace, deflated
-from subspace_jax.krylov._iterate import Limits, Method, System, hold, iterate_and_keep
+from subspace_jax.krylov._iterate import Limits, Method, System, iterate_and_keep
+from subspace_jax.krylov._lanes import hold
 from subspace_jax.krylov._operands import (
     InnerProduct,
     Options,
