@@ -41,7 +41,7 @@ ANOMALY_ROWS = {
     "inference.robust_subspace_test": Row(
         lambda X, Q: tuple(inference.robust_subspace_test(X, Q)[::2]), sample_and_basis
     ),
-    "gods.fit": Row(fitted_gods, arrays((20, 4)), dtypes=("float32",), grad=False),
+    "gods.fit": Row(fitted_gods, arrays((20, 4)), grad=False),
     "gods.objective": Row(
         lambda W, b, X: gods.objective(X, margin=0.3, penalty=1.0)(gods.Frames(W, -W, b, b)),
         arrays((4, 2), (2,), (20, 4)),

@@ -93,8 +93,8 @@ def objective(
         above, below = matmul(X, frames.W1) + frames.b1, matmul(X, frames.W2) + frames.b2
         apart = jnp.mean(jnp.sum((above - below) ** 2, axis=1))
         apart += jnp.sum((frames.b1 - frames.b2) ** 2)
-        wrong = jax.nn.relu(margin - jnp.min(above, axis=1)) ** 2
-        wrong += jax.nn.relu(margin + jnp.max(below, axis=1)) ** 2
+        wrong = jax.nn.relu(margin - _least(above)) ** 2
+        wrong += jax.nn.relu(margin - _least(-below)) ** 2
         return (apart + penalty * jnp.mean(wrong)) / 2
 
     return loss
@@ -110,7 +110,16 @@ def score(model: Gods, X: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
     if X.shape[-1] != len(frames.W1):
         raise ValueError(f"examples of {len(frames.W1)} features are expected, got {X.shape}")
     above, below = matmul(X, frames.W1) + frames.b1, matmul(X, frames.W2) + frames.b2
-    return model.margin + jnp.maximum(-jnp.min(above, axis=-1), jnp.max(below, axis=-1))
+    return model.margin - jnp.minimum(_least(above), _least(-below))
+
+
+def _least(x: Array) -> Array:
+    """The least entry along the last axis.
+
+    The derivative of `jnp.min` compares the entries with the result once more, and is 0 / 0 where a
+    compiler has computed them anew, in another rounding.
+    """
+    return jnp.take_along_axis(x, jnp.argmin(x, axis=-1, keepdims=True), axis=-1)[..., 0]
 
 
 def _start(key: Key, X: Array, num_directions: int, margin: float) -> Frames:
