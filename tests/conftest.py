@@ -1,6 +1,8 @@
 """Shape annotations are checked in every test; data sets are never fetched."""
 
 import os
+import subprocess
+import sys
 
 import jax
 import jaxlib
@@ -42,6 +44,23 @@ def x64():
 def compiler_options():
     """Of a `jax.jit` whose code is to be that of a user: fast, and with its rounding."""
     return {name: usual for name, (_, usual) in FLAGS.items()}
+
+
+@pytest.fixture
+def on_eight_devices():
+    """Runs a program in a process of its own, with eight devices."""
+
+    def run(program):
+        flags = f"--xla_force_host_platform_device_count=8 {os.environ['XLA_FLAGS']}"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+
+    return run
 
 
 @pytest.fixture

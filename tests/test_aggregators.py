@@ -1,8 +1,5 @@
 """Aggregation rules against their definitions, one coordinate and one subset at a time."""
 
-import os
-import subprocess
-import sys
 from itertools import combinations
 
 import jax
@@ -106,17 +103,14 @@ np.testing.assert_allclose(sharded(G), alone, atol=1e-4 * float(jnp.max(jnp.abs(
 text = sharded.lower(G).compile().as_text()
 assert text.count(" all-reduce(") == 1 and "f32[15,15]" in text, text
 assert "all-gather" not in text and "all-to-all" not in text
-print("fine")
 """
 
 
 @pytest.mark.slow
-def test_only_the_gram_matrix_travels_between_devices_that_hold_pieces_of_the_gradients():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", SHARDED], env=os.environ | flags, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "fine", done.stderr
+def test_only_the_gram_matrix_travels_between_devices_that_hold_pieces_of_the_gradients(
+    on_eight_devices,
+):
+    on_eight_devices(SHARDED)
 
 
 @pytest.mark.parametrize("name", ["random_attack", "sign_flip", "scaled_flip", "little_is_enough"])

@@ -1,9 +1,5 @@
 """Solvers under vmap, in chunks, with rare tests, and over devices."""
 
-import os
-import subprocess
-import sys
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -193,16 +189,13 @@ for name, size in (("cg", 1.0), ("minres", 1.0), ("gmres", 1.0), ("bicgstab", 1.
     dense = np.diag(np.asarray(diagonal) + 2) - np.roll(np.eye(n), 1, 0) - np.roll(np.eye(n), -1, 0)
     error = np.abs(np.asarray(x) / np.float32(size) - np.linalg.solve(dense, np.asarray(b))).max()
     assert status == 0 and 5 < steps < 60 and error < 1e-4, (name, size, status, steps, error)
-print("fine")
 """
 
 
-def test_a_psum_in_the_inner_product_solves_over_eight_devices():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", SHARDED], env=os.environ | flags, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "fine", done.stderr
+def test_a_psum_in_the_inner_product_solves_over_eight_devices(
+    on_eight_devices,
+):
+    on_eight_devices(SHARDED)
 
 
 def test_arrays_over_devices_need_nothing_special():

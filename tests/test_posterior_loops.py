@@ -154,6 +154,42 @@ def test_many_measurements_at_once_are_one_after_another_and_compile_once(name):
     np.testing.assert_allclose(jax.jit(jax.vmap(draw))(keys, ys), apart, rtol=1e-8, atol=1e-10)
 
 
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+from subspace_jax import diffusion
+from tests.measurements import covariance, gaussian_denoiser, levels
+
+num, n = 16, 6
+op = diffusion.operators.linear(lambda x: x[::2] + 0.5 * x[1::2], (n,))
+denoise = gaussian_denoiser(covariance(n))
+keys = jax.random.split(jax.random.key(0), num)
+ys = jax.random.normal(jax.random.key(1), (num, n // 2))
+
+def draw(key, y):
+    dc = diffusion.posterior_proximal(op, y, 0.3)
+    return diffusion.sample(key, denoise, levels(8), (n,), data_consistency=dc).x
+
+together = jax.jit(jax.vmap(draw))
+mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+rows = NamedSharding(mesh, P("data"))
+shared = together.lower(*jax.device_put((keys, ys), rows)).compile()
+found = shared(*jax.device_put((keys, ys), rows))
+assert len(found.sharding.device_set) == 8 and not found.sharding.is_fully_replicated
+one = jax.jit(draw)
+apart = np.stack([one(key, y) for key, y in zip(keys, ys)])
+np.testing.assert_allclose(found, apart, rtol=1e-4, atol=1e-4 * np.abs(apart).max())
+text = shared.as_text()
+assert not any(word in text for word in ("all-reduce", "all-gather", "all-to-all")), text
+"""
+
+
+@pytest.mark.slow
+def test_sixteen_measurements_on_eight_devices_are_one_after_another(on_eight_devices):
+    """And nothing travels between the devices."""
+    on_eight_devices(SHARDED)
+
+
 @pytest.mark.parametrize("step", [diffusion.heun(), diffusion.dpmpp_2m()])
 def test_a_flow_on_a_prior_of_one_point_ends_there_whatever_was_measured(step):
     op, _, y, _, _ = problem()

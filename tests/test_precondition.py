@@ -41,17 +41,17 @@ def disc(shape):
     return jnp.asarray(sum(axis**2 for axis in axes) <= 0.97)
 
 
-def assert_positive_definite(M, like):
-    matrix = materialized(M, like)
+def assert_positive_definite(M, like, compiler_options=None):
+    matrix = materialized(M, like, compiler_options)
     size = jnp.abs(matrix).max()
     np.testing.assert_allclose(matrix, matrix.conj().T, atol=1e-12 * size)
     assert jnp.linalg.eigvalsh(matrix).min() > 0
-    transposed = materialized(operators.adjoint(M, like), like)
+    transposed = materialized(operators.adjoint(M, like), like, compiler_options)
     np.testing.assert_allclose(transposed, matrix, atol=1e-12 * size)
 
 
-def materialized(M, like):
-    return jax.jit(operators.materialize)(M, like)
+def materialized(M, like, compiler_options=None):
+    return jax.jit(operators.materialize, compiler_options=compiler_options)(M, like)
 
 
 def grid_preconditioners(shape):
@@ -283,11 +283,12 @@ def sparse_laplacian(m):
 
 
 @pytest.mark.slow
-def test_an_algebraic_hierarchy_becomes_a_symmetric_v_cycle():
+def test_an_algebraic_hierarchy_becomes_a_symmetric_v_cycle(compiler_options):
     A = sparse_laplacian(8)
     M = precondition.pyamg(Hierarchy(A, 2))
-    assert_positive_definite(M, jnp.zeros(64))
-    assert num_cg_steps(operators.ell(A), random(64), M) <= 12
+    options = {"compiler_options": compiler_options}
+    assert_positive_definite(M, jnp.zeros(64), **options)
+    assert num_cg_steps(operators.ell(A), random(64), M, **options) <= 12
 
 
 def test_the_v_cycle_of_pyamg_takes_few_steps(compiler_options):
