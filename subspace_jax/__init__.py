@@ -2,10 +2,11 @@
 
 Import the modules and call their functions::
 
-    from subspace_jax import anomaly, diffusion, krylov, linalg, manifolds, optim, projections
+    from subspace_jax import anomaly, diffusion, krylov, landscape, linalg, manifolds, optim
 
 Floors, from the ground up: ``typing`` and ``tree``; ``linalg``; ``krylov``,
-``manifolds`` and ``projections``; ``optim`` and ``diffusion``; families of methods (``anomaly``).
+``manifolds`` and ``projections``; ``optim``, ``diffusion`` and ``landscape``; families of methods
+(``anomaly``).
 A module imports from lower floors only.
 """
 
@@ -13,6 +14,7 @@ from subspace_jax import (
     anomaly,
     diffusion,
     krylov,
+    landscape,
     linalg,
     manifolds,
     optim,
@@ -26,6 +28,7 @@ __all__ = [
     "anomaly",
     "diffusion",
     "krylov",
+    "landscape",
     "linalg",
     "manifolds",
     "optim",

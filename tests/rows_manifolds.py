@@ -149,6 +149,9 @@ def rows_of(name):
     if name == "spd":
         rows["gradient"] = at(lambda p, v, x: spd.gradient(p, v))
     if name == "fixed_rank":
+        rows["gradient"] = at(
+            lambda p, v, x: fixed_rank.gradient(p, fixed_rank.dense_tangent(p, v))
+        )
         rows["dense"] = at(lambda p, v, x: fixed_rank.dense(p))
         rows["dense_tangent"] = at(lambda p, v, x: fixed_rank.dense_tangent(p, v))
         rows["from_dense"] = Row(

@@ -11,7 +11,17 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from subspace_jax import anomaly, diffusion, krylov, linalg, manifolds, optim, projections, tree
+from subspace_jax import (
+    anomaly,
+    diffusion,
+    krylov,
+    landscape,
+    linalg,
+    manifolds,
+    optim,
+    projections,
+    tree,
+)
 from subspace_jax.krylov import precondition
 from subspace_jax.linalg import operators, subspaces
 from subspace_jax.manifolds import head
@@ -20,6 +30,7 @@ from tests.rows_anomaly import ANOMALY_ROWS
 from tests.rows_diffusion_operators import DIFFUSION_OPERATOR_ROWS
 from tests.rows_diffusion_samplers import DIFFUSION_SAMPLER_ROWS
 from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
+from tests.rows_landscape import LANDSCAPE_ROWS
 from tests.rows_manifolds import MANIFOLD_ROWS
 from tests.rows_riemannian import RIEMANNIAN_ROWS
 from tests.rows_spectral import SPECTRAL_ROWS
@@ -100,6 +111,7 @@ TABLE = {
     **ANOMALY_ROWS,
     **DIFFUSION_OPERATOR_ROWS,
     **DIFFUSION_SAMPLER_ROWS,
+    **LANDSCAPE_ROWS,
     **MANIFOLD_ROWS,
     **OPERATOR_ROWS,
     **SOLVER_ROWS,
@@ -109,7 +121,7 @@ TABLE = {
 CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 
 HEAVY = ("krylov", "gods", "linalg", "optim.riemannian", "precondition", "subspaces")
-HEAVY += (*manifolds.__all__, "diffusion", "low_rank_gaussians", "coils", "masks")
+HEAVY += (*manifolds.__all__, "diffusion", "landscape.top", "low_rank_gaussians", "coils", "masks")
 """Functions that compile for seconds; they have tests of their own, in every dtype."""
 
 
@@ -124,7 +136,8 @@ def public_functions():
     packages = (manifolds, anomaly, diffusion, diffusion.operators)
     modules = [getattr(package, name) for package in packages for name in package.__all__]
     for module in (
-        *(diffusion, head, krylov, linalg, operators, optim, precondition, projections, subspaces),
+        *(diffusion, head, krylov, landscape, linalg, operators, optim, precondition),
+        *(projections, subspaces),
         *(module for module in modules if isinstance(module, ModuleType)),
     ):
         for name in module.__all__:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from subspace_jax import diffusion
+from subspace_jax.diffusion._consistency import linearized
 from tests.measurements import (
     SIGMA_Y,
     M,
@@ -104,14 +105,14 @@ def test_every_affine_sampler_is_its_dense_recursion_in_its_own_direction(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_only_methods_of_the_jacobian_linearize_and_they_do_so_once(name):
     op, _, y, x0, x = problem()
-    calls = []
+    sigma, calls = jnp.asarray(0.8), []
 
     def linearize(mode):
         calls.append(mode)
-        return linearized(lambda x: gaussian_network(x, SIGMA), x)(mode)
+        return linearized(lambda x: gaussian_network(x, sigma), x)(mode)
 
     dc = methods(op, y)[name]
-    jax.eval_shape(lambda x0: dc.update(x0, linearize, jnp.asarray(SIGMA), dc.init(x0)), x0)
+    jax.eval_shape(lambda x0: dc.update(x0, linearize, sigma, dc.init(x0)), x0)
     assert calls == (["vjp"] if name in JACOBIAN else [])
     assert dc.direction == ("prior" if name in DDS else "conditional")
 
@@ -158,6 +159,7 @@ SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from subspace_jax import diffusion
+from subspace_jax.diffusion._consistency import linearized
 from tests.measurements import covariance, gaussian_denoiser, levels
 
 num, n = 16, 6
