@@ -70,6 +70,17 @@ def subspace_update(grads):
     return optimizer.update(grads, optimizer.init(grads))[0]
 
 
+def structured_update(grads):
+    P = projection("hashed", str(grads["w"].dtype))
+    optimizer = optim.structured_subspace(optax.sgd(0.1), P)
+    return optimizer.update(grads, optimizer.init(grads))[0]
+
+
+def through_random_bases(grads):
+    transform = optim.random_bases(jax.random.key(0), projections.hashed, 3, per_leaf=True)
+    return transform.update(grads, transform.init(grads))[0]
+
+
 TABLE = {
     "tree.size": Row(lambda x: jnp.asarray(tree.size(x)), lambda r, d: (params(r, d),), grad=False),
     "tree.vdot": Row(tree.vdot, lambda r, d: (params(r, d), params(r, d)), FIELD),
@@ -97,6 +108,10 @@ TABLE = {
         lambda A: linalg.randomized_svd(jax.random.key(0), A, 2)[1], arrays((6, 5)), FIELD
     ),
     **{f"projections.{scheme}": constructor(scheme) for scheme in SCHEMES},
+    "projections.spanned": Row(
+        lambda basis, z: projections.expand(projections.spanned(basis), z),
+        lambda r, d: ({"w": normal(r, (5, 4, 3), d)}, normal(r, (3,), d)),
+    ),
     "projections.expand": Row(expanded, arrays((7,))),
     "projections.contract": Row(
         lambda g: projections.contract(projection("fastfood", str(g["w"].dtype)), g),
@@ -108,6 +123,8 @@ TABLE = {
         arrays(()),
     ),
     "optim.subspace": Row(subspace_update, lambda r, d: (params(r, d),)),
+    "optim.structured_subspace": Row(structured_update, lambda r, d: (params(r, d),)),
+    "optim.random_bases": Row(through_random_bases, lambda r, d: (params(r, d),)),
     **ANOMALY_ROWS,
     **DIFFUSION_OPERATOR_ROWS,
     **DIFFUSION_SAMPLER_ROWS,

@@ -1,6 +1,7 @@
 """Optax transformations that move in a subspace or on a manifold, and minimizers on manifolds."""
 
 from subspace_jax.optim._minimum import Minimum, MinimumInfo
+from subspace_jax.optim._random_bases import RandomBasesState, random_bases
 from subspace_jax.optim._riemannian import (
     RiemannianState,
     check_invariance,
@@ -8,19 +9,29 @@ from subspace_jax.optim._riemannian import (
     riemannian_sgd,
 )
 from subspace_jax.optim._riemannian_solvers import riemannian_conjugate_gradient, riemannian_lbfgs
+from subspace_jax.optim._structured import (
+    StructuredState,
+    StructuredVariables,
+    structured_subspace,
+)
 from subspace_jax.optim._subspace import SubspaceState, subspace
 from subspace_jax.optim._trust_region import riemannian_trust_region
 
 __all__ = [
     "Minimum",
     "MinimumInfo",
+    "RandomBasesState",
     "RiemannianState",
+    "StructuredState",
+    "StructuredVariables",
     "SubspaceState",
     "check_invariance",
+    "random_bases",
     "riemannian_adam",
     "riemannian_conjugate_gradient",
     "riemannian_lbfgs",
     "riemannian_sgd",
     "riemannian_trust_region",
+    "structured_subspace",
     "subspace",
 ]

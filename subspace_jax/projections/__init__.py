@@ -3,13 +3,15 @@
 A `Projection` is a frozen dataclass of arrays, a pytree: pass it through ``jit`` and ``vmap``,
 save it, or rebuild it from its key. `hashed`, `fastfood` and `gaussian_orthonormal` are isometric
 to working precision; the columns of the others have norm 1 and are nearly orthogonal. `hashed` is
-the one to begin with: one pass over the parameters, one integer stored for each.
+the one to begin with: one pass over the parameters, one integer stored for each. `spanned` takes
+directions that are given.
 """
 
 from subspace_jax.projections._dense import gaussian, gaussian_orthonormal
 from subspace_jax.projections._fastfood import fastfood
 from subspace_jax.projections._hashed import hashed
 from subspace_jax.projections._rademacher import rademacher
+from subspace_jax.projections._spanned import spanned
 from subspace_jax.projections._sparse import sparse
 from subspace_jax.projections.maps import Projection, contract, expand, materialize, restrict
 
@@ -24,5 +26,6 @@ __all__ = [
     "materialize",
     "rademacher",
     "restrict",
+    "spanned",
     "sparse",
 ]
