@@ -4,11 +4,12 @@ A `Projection` is a frozen dataclass of arrays, a pytree: pass it through ``jit`
 save it, or rebuild it from its key. `hashed`, `fastfood` and `gaussian_orthonormal` are isometric
 to working precision; the columns of the others have norm 1 and are nearly orthogonal. `hashed` is
 the one to begin with: one pass over the parameters, one integer stored for each. `spanned` takes
-directions that are given.
+directions that are given; `save` and `load` keep a trained model as a seed and d numbers.
 """
 
 from subspace_jax.projections._dense import gaussian, gaussian_orthonormal
 from subspace_jax.projections._fastfood import fastfood
+from subspace_jax.projections._files import load, save
 from subspace_jax.projections._hashed import hashed
 from subspace_jax.projections._rademacher import rademacher
 from subspace_jax.projections._spanned import spanned
@@ -23,9 +24,11 @@ __all__ = [
     "gaussian",
     "gaussian_orthonormal",
     "hashed",
+    "load",
     "materialize",
     "rademacher",
     "restrict",
+    "save",
     "spanned",
     "sparse",
 ]
