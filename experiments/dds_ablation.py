@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     seconds = {"compile": 0.0}
     problems = draw_problems(config)
     gammas, seconds["compile"] = tune(config, problems)
-    results: dict[str, Any] = {"gamma": gammas, "floor": floor(config, problems), "distance": {}}
+    results: dict[str, Any] = {"gamma": gammas, "floor": floor(config, problems)}
     pairs = list(itertools.product(LOOKS, config.steps))
     with contextlib.closing(records.MetricsLog(workdir, 0, len(pairs), 1)) as log:
         for done, (variant, num_steps) in enumerate(pairs, 1):
@@ -61,7 +61,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
                 [distance(p, g) for p in row[config.num_tuning :]]
                 for row, g in zip(problems, gammas, strict=True)
             ]
-            results["distance"].setdefault(variant, []).append(values)
+            results.setdefault(variant, []).append(values)
             log.update(done, {"distance": np.asarray(values)})
     results["summary"] = headline(config, results)
     records.say(table(config, results), sys.stdout)
@@ -261,7 +261,7 @@ def draw(config: ConfigDict, results: dict[str, Any], figure: Figure) -> None:
 def _over_floor(results: dict[str, Any]) -> dict[str, np.ndarray]:
     """(steps, noise levels, problems) for each variant."""
     base = np.asarray(results["floor"])
-    return {name: np.asarray(values) / base for name, values in results["distance"].items()}
+    return {name: np.asarray(results[name]) / base for name in LOOKS}
 
 
 if __name__ == "__main__":
