@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs.common import parse_arg
 
-_ETAS = (0.0, 0.5, 1.0)
+_ETAS = (0.0, 1.0)
 
 
 def get_config(arg=None):
