@@ -24,7 +24,7 @@ def get_config(arg=None):
     config.num_draws = 100  # of prior, operator, point and noise
     config.sigmas = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     config.sigma_shown = 0.3
-    config.steps = (1, 2, 3, 5, 8, 12, 20)
+    config.steps = (1, 2, 3, 5, 10, 20)
     config.steps_shown = 5
     if options.smoke:
         config.n, config.rank, config.m, config.num_components = 16, 2, 6, 2

@@ -1,6 +1,6 @@
 """Conjugate gradient steps in DDS: semi-convergence, and the released code's inner product.
 
-Claim (Chung, Lee & Ye, 2024, "Decomposed diffusion sampler"): a handful of steps of conjugate
+Claim (Chung et al., 2024, "Decomposed diffusion sampler"): a handful of steps of conjugate
 gradients (five) suffices for data consistency, and more are worse. Two causes are possible, and
 separated here: early stopping regularises normal equations that see noise; and the released code
 takes r^T r for r^H r, which on complex images is not conjugate gradients.
@@ -73,7 +73,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
 def draw_problems(config: ConfigDict) -> list[list[oracle.Problem]]:
     """For each level of noise the problems to tune on and to score: the same but for the noise."""
     num = config.num_tuning + config.num_problems
-    keys = jax.random.split(jax.random.key(config.seed), num)
+    keys = jax.random.split(_keys(config)[0], num)
     make = jax.jit(partial(make_problem, config=config))
     return [[jax.device_get(make(key, sigma_y)) for key in keys] for sigma_y in config.sigmas_y]
 
@@ -177,7 +177,7 @@ def compiled(config: ConfigDict, variant: str, num_steps: int, problems: Any) ->
     draw_samples = jax.jit(samples).lower(*example).compile()
 
     def distance(problem, gamma):
-        sample_key, key = jax.random.split(jax.random.key(config.seed))
+        _, sample_key, key = _keys(config)
         X = draw_samples(sample_key, problem, gamma)
         return float(oracle.errors(key, problem, X, num_slices=config.num_slices).distance)
 
@@ -204,7 +204,7 @@ def floor(config: ConfigDict, problems: list[list[oracle.Problem]]) -> list[list
     """The distance between two sets of exact samples, for each level of noise and problem."""
 
     def distance(problem):
-        sample_key, key = jax.random.split(jax.random.key(config.seed))
+        _, sample_key, key = _keys(config)
         X = oracle.posterior_samples(sample_key, problem, config.num_samples)
         return float(oracle.errors(key, problem, X, num_slices=config.num_slices).distance)
 
@@ -256,6 +256,11 @@ def draw(config: ConfigDict, results: dict[str, Any], figure: Figure) -> None:
         axes.set_title(f"measurement noise {sigma_y:g}")
     panels[0].set_ylabel("sliced W2 to the exact posterior / floor")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+
+
+def _keys(config: ConfigDict) -> jax.Array:
+    """Of the problems, of the samples, and to judge them."""
+    return jax.random.split(jax.random.key(config.seed), 3)
 
 
 def _over_floor(results: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -1,8 +1,8 @@
-"""Does conjugate gradients stay in the tangent space? The premise of DDS, measured where it can be.
+"""The premise of DDS: does its update stay in the tangent space of the data?
 
-Claim (Chung, Lee & Ye, 2024, "Decomposed diffusion sampler"): if the tangent space T of the clean
-data at the denoised estimate is a Krylov subspace of A^H A, conjugate gradients from the estimate
-stay in T, and no Jacobian of the denoiser is needed to keep them on the manifold.
+Claim (Chung et al., 2024, "Decomposed diffusion sampler"): if the tangent space T of the clean data
+at the denoised estimate is a Krylov subspace of A^H A, conjugate gradients from the estimate stay
+in T, and no Jacobian of the denoiser is needed to keep them on the manifold.
 
     python -m experiments.off_tangent
 
@@ -73,15 +73,16 @@ def run(config: ConfigDict, workdir: Path) -> dict:
 
 def compiled(config: ConfigDict) -> tuple[Any, Any]:
     """(one component?, operator) -> problems, and problems -> `updates`: a program each."""
-    keys = jax.random.split(jax.random.key(config.seed), config.num_draws)
+    roots = jax.random.split(jax.random.key(config.seed))
+    problem_keys, noise_keys = (jax.random.split(root, config.num_draws) for root in roots)
 
     def problems(one, kind):
-        return jax.vmap(lambda key: make_problem(key, one, kind, config))(keys)
+        return jax.vmap(lambda key: make_problem(key, one, kind, config))(problem_keys)
 
     def measure(stacked):
         sigmas = jnp.asarray(config.sigmas)
         each_sigma = jax.vmap(partial(updates, config), (None, None, 0))
-        return jax.vmap(each_sigma, (0, 0, None))(keys, stacked, sigmas)
+        return jax.vmap(each_sigma, (0, 0, None))(noise_keys, stacked, sigmas)
 
     drawn = jax.jit(problems).lower(jnp.bool_(0), jnp.int32(0)).compile()
     example = jax.eval_shape(problems, jnp.bool_(0), jnp.int32(0))
@@ -91,7 +92,7 @@ def compiled(config: ConfigDict) -> tuple[Any, Any]:
 def make_problem(key: jax.Array, one: jax.Array, kind: jax.Array, config: ConfigDict):
     """Orthogonal subspaces, an operator of that kind, a point of the first, and its measurement."""
     K, n, d, m = config.num_components, config.n, config.rank, config.m
-    keys = jax.random.split(key, 5)
+    keys = jax.random.split(key, 4)
     E = linalg.orthonormalize(jax.random.normal(keys[0], (n, n)))
     U = E[:, : K * d].reshape(n, K, d).swapaxes(0, 1)
     A = jnp.stack(
@@ -139,7 +140,7 @@ def updates(config: ConfigDict, key: jax.Array, problem: oracle.Problem, sigma: 
         The share of its energy outside the tangent space, and the distance to the exact posterior
         mean after the update over that before.
     """
-    x = problem.truth + sigma * jax.random.normal(jax.random.fold_in(key, 1), problem.truth.shape)
+    x = problem.truth + sigma * jax.random.normal(key, problem.truth.shape)
     op = oracle.operator(problem)
     x0, product = jax.linearize(lambda x: oracle.denoise(problem, x, sigma), x)
     target = oracle.denoise_posterior(problem, x, sigma)

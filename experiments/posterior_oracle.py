@@ -67,7 +67,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
 def draw_problems(config: ConfigDict) -> dict[str, oracle.Problem]:
     """Stacked problems of each prior: those to tune on, to score, and to count coverage."""
     num = config.num_tuning + max(config.num_problems, config.num_coverage)
-    keys = jax.random.split(jax.random.key(config.seed), num)
+    keys = jax.random.split(_roots(config)[0], num)
     make = jax.jit(jax.vmap(partial(oracle.make_problem, **config.problem), (0, None)))
     return {prior: jax.device_get(make(keys, prior == PRIORS[0])) for prior in PRIORS}
 
@@ -225,7 +225,12 @@ def _draw_coverage(config: ConfigDict, results: dict[str, Any], prior: str, axes
 
 def _keys(config: ConfigDict, i: int) -> jax.Array:
     """Two keys for a problem, the same for all methods: of its samples, and to judge them."""
-    return jax.random.split(jax.random.fold_in(jax.random.key(config.seed), i))
+    return jax.random.split(jax.random.fold_in(_roots(config)[1], i))
+
+
+def _roots(config: ConfigDict) -> jax.Array:
+    """The key of the problems, and that of the samples: no draw may depend on another."""
+    return jax.random.split(jax.random.key(config.seed))
 
 
 def _lists(outcomes: list[oracle.Errors]) -> dict[str, list[float]]:

@@ -64,9 +64,10 @@ def test_exact_samples_have_only_the_errors_of_monte_carlo():
 def test_the_exact_posterior_covers_the_truth_as_often_as_it_says():
     @jax.jit
     def ranks(key):
-        problem = oracle.make_problem(key, False, **SIZES)
-        X = oracle.posterior_samples(jax.random.fold_in(key, 1), problem, 300)
-        return oracle.errors(key, problem, X, num_slices=2).ranks
+        keys = jax.random.split(key, 3)
+        problem = oracle.make_problem(keys[0], False, **SIZES)
+        X = oracle.posterior_samples(keys[1], problem, 300)
+        return oracle.errors(keys[2], problem, X, num_slices=2).ranks
 
     found = jax.vmap(ranks)(jax.random.split(jax.random.key(4), 400))
     levels = jnp.asarray([0.2, 0.5, 0.8])
