@@ -46,28 +46,44 @@ LOOKS = {
 
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Score every variant, number of steps and noise; print the table, draw, return numbers."""
-    start = time.perf_counter()
-    seconds = {"compile": 0.0}
     problems = draw_problems(config)
-    gammas, seconds["compile"] = tune(config, problems)
-    results: dict[str, Any] = {"gamma": gammas, "floor": floor(config, problems)}
+    results: dict[str, Any] = {"floor": floor(config, problems)}
+    start = time.perf_counter()
+    results["gamma"] = tune(config, problems)
+    tuned = time.perf_counter() - start
     pairs = list(itertools.product(LOOKS, config.steps))
-    with contextlib.closing(records.MetricsLog(workdir, 0, len(pairs), 1)) as log:
-        for done, (variant, num_steps) in enumerate(pairs, 1):
-            begin = time.perf_counter()
-            distance = compiled(config, variant, num_steps, problems)
-            seconds["compile"] += time.perf_counter() - begin
-            values = [
-                [distance(p, g) for p in row[config.num_tuning :]]
-                for row, g in zip(problems, gammas, strict=True)
-            ]
-            results.setdefault(variant, []).append(values)
-            log.update(done, {"distance": np.asarray(values)})
+    cells = score_all(config, workdir, problems, pairs, results["gamma"])
+    for (variant, _), cell in zip(pairs, cells, strict=True):
+        results.setdefault(variant, []).append(cell["distance"])
     results["summary"] = headline(config, results)
     records.say(table(config, results), sys.stdout)
     plots.save(workdir / "dds_ablation.png", partial(draw, config, results), size=(12, 4.6))
-    seconds["train"] = time.perf_counter() - start - seconds["compile"]
-    return results | {"seconds": seconds}
+    seconds = {k: sum(cell[k] for cell in cells) for k in ("compile", "train")}
+    return results | {"seconds": seconds | {"train": seconds["train"] + tuned}}
+
+
+def score_all(
+    config: ConfigDict, workdir: Path, problems: list, pairs: list[tuple[str, int]], gammas: list
+) -> list[dict]:
+    """A record per variant and number of steps, each kept when it is finished."""
+    (workdir / "checkpoints").mkdir(exist_ok=True)
+    paths = [workdir / "checkpoints" / f"{i}.json" for i in range(len(pairs))]
+    first = next((i for i, path in enumerate(paths) if not path.exists()), len(pairs))
+    cells = [records.read_json(path, None) for path in paths[:first]]
+    with contextlib.closing(records.MetricsLog(workdir, first, len(pairs), 1)) as log:
+        for i in range(first, len(pairs)):
+            start = time.perf_counter()
+            distance = compiled(config, *pairs[i], problems)
+            built = time.perf_counter()
+            values = [
+                [distance(problem, gamma) for problem in row[config.num_tuning :]]
+                for row, gamma in zip(problems, gammas, strict=True)
+            ]
+            times = {"compile": built - start, "train": time.perf_counter() - built}
+            cells.append({"distance": values} | times)
+            records.write_json(paths[i], cells[-1])
+            log.update(i + 1, {"distance": np.asarray(values)})
+    return cells
 
 
 def draw_problems(config: ConfigDict) -> list[list[oracle.Problem]]:
@@ -178,26 +194,24 @@ def compiled(config: ConfigDict, variant: str, num_steps: int, problems: Any) ->
 
     def distance(problem, gamma):
         _, sample_key, key = _keys(config)
-        X = draw_samples(sample_key, problem, gamma)
+        X = draw_samples(sample_key, problem, jnp.float32(gamma))
         return float(oracle.errors(key, problem, X, num_slices=config.num_slices).distance)
 
     return distance
 
 
-def tune(config: ConfigDict, problems: list[list[oracle.Problem]]) -> tuple[list[Array], float]:
-    """The best gamma of a grid for each level of noise, and the seconds to compile."""
-    begin = time.perf_counter()
+def tune(config: ConfigDict, problems: list[list[oracle.Problem]]) -> list[float]:
+    """The best gamma of a grid for each level of noise."""
     distance = compiled(config, "proximal", config.steps[-1], problems)
-    seconds = time.perf_counter() - begin
     best = []
     for row in problems:
-        grid = [jnp.asarray(share / row[0].sigma_y ** 2) for share in config.gammas]
+        grid = [share / float(row[0].sigma_y) ** 2 for share in config.gammas]
         found = [
             np.mean([distance(problem, gamma) for problem in row[: config.num_tuning]])
             for gamma in grid
         ]
         best.append(grid[int(np.argmin(found))])
-    return best, seconds
+    return best
 
 
 def floor(config: ConfigDict, problems: list[list[oracle.Problem]]) -> list[list[float]]:

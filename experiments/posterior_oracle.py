@@ -41,27 +41,44 @@ LEVELS = np.linspace(0.1, 0.9, 9)
 
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Tune and score every method at every number of evaluations; print, draw, return numbers."""
-    start = time.perf_counter()
-    seconds = {"compile": 0.0, "train": 0.0}
     problems = draw_problems(config)
     results: dict[str, Any] = {"floor": floor(config, problems), "methods": {}}
     pairs = list(itertools.product(config.methods, config.evaluations))
-    with contextlib.closing(records.MetricsLog(workdir, 0, len(pairs), 1)) as log:
-        for done, (name, count) in enumerate(pairs, 1):
-            begin = time.perf_counter()
-            draw_samples = compiled(config, name, count, problems)
-            seconds["compile"] += time.perf_counter() - begin
-            method = results["methods"].setdefault(name, {prior: [] for prior in PRIORS})
-            for prior in PRIORS:
-                found = tune_and_score(config, name, count, problems[prior], draw_samples)
-                method[prior].append(found)
-            values = {prior: method[prior][-1]["distance"] for prior in PRIORS}
-            log.update(done, {k.replace(" ", "_"): np.asarray(v) for k, v in values.items()})
+    cells = score_all(config, workdir, problems, pairs)
+    for (name, _), cell in zip(pairs, cells, strict=True):
+        method = results["methods"].setdefault(name, {prior: [] for prior in PRIORS})
+        for prior in PRIORS:
+            method[prior].append(cell[prior])
     results["summary"] = headline(config, results)
     records.say(table(config, results), sys.stdout)
     plots.save(workdir / "posterior_oracle.png", partial(draw, config, results), size=(12.5, 8.2))
-    seconds["train"] = time.perf_counter() - start - seconds["compile"]
-    return results | {"seconds": seconds}
+    return results | {"seconds": {k: sum(c[k] for c in cells) for k in ("compile", "train")}}
+
+
+def score_all(
+    config: ConfigDict, workdir: Path, problems: dict, pairs: list[tuple[str, int]]
+) -> list[dict]:
+    """A record per method and number of evaluations, each kept when it is finished."""
+    (workdir / "checkpoints").mkdir(exist_ok=True)
+    paths = [workdir / "checkpoints" / f"{i}.json" for i in range(len(pairs))]
+    first = next((i for i, path in enumerate(paths) if not path.exists()), len(pairs))
+    cells = [records.read_json(path, None) for path in paths[:first]]
+    with contextlib.closing(records.MetricsLog(workdir, first, len(pairs), 1)) as log:
+        for i in range(first, len(pairs)):
+            name, count = pairs[i]
+            start = time.perf_counter()
+            draw_samples = compiled(config, name, count, problems)
+            built = time.perf_counter()
+            cell: dict[str, Any] = {
+                prior: tune_and_score(config, name, count, problems[prior], draw_samples)
+                for prior in PRIORS
+            }
+            cell |= {"compile": built - start, "train": time.perf_counter() - built}
+            cells.append(cell)
+            records.write_json(paths[i], cell)
+            distances = {p.replace(" ", "_"): np.asarray(cell[p]["distance"]) for p in PRIORS}
+            log.update(i + 1, distances)
+    return cells
 
 
 def draw_problems(config: ConfigDict) -> dict[str, oracle.Problem]:
