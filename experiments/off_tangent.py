@@ -77,12 +77,14 @@ def compiled(config: ConfigDict) -> tuple[Any, Any]:
     problem_keys, noise_keys = (jax.random.split(root, config.num_draws) for root in roots)
 
     def problems(one, kind):
-        return jax.vmap(lambda key: make_problem(key, one, kind, config))(problem_keys)
+        return harness.each(lambda key: make_problem(key, one, kind, config))(problem_keys)
 
     def measure(stacked):
-        sigmas = jnp.asarray(config.sigmas)
         each_sigma = jax.vmap(partial(updates, config), (None, None, 0))
-        return jax.vmap(each_sigma, (0, 0, None))(noise_keys, stacked, sigmas)
+        sigmas = jnp.asarray(config.sigmas)
+        return harness.each(lambda key, problem: each_sigma(key, problem, sigmas))(
+            noise_keys, stacked
+        )
 
     drawn = jax.jit(problems).lower(jnp.bool_(0), jnp.int32(0)).compile()
     example = jax.eval_shape(problems, jnp.bool_(0), jnp.int32(0))
