@@ -6,7 +6,14 @@ in T, and no Jacobian of the denoiser is needed to keep them on the manifold.
 
     python -m experiments.off_tangent
 
-Expected: not measured yet.
+Expected: under the premise the theorem holds, 0.00 of the energy is outside T. Generic operators
+are far from the premise. Random and cosine rows put 0.83 to 0.88 outside after 1 to 20 steps at
+sigma = 0.3 (a random direction: 0.91), 0.92 at small and 0.69 at large sigma. Even an invariant
+subspace does not help once y is noisy: 0.34 after one step, 0.71 after twenty, as the noise is
+seen outside T too. MMPS stays in T as long as the component is certain (0.00, one component; in the
+mixture 0.33 at sigma = 10). It comes within 1 % of the distance to the exact mean at sigma = 0.3;
+DDS on normal equations ends 1.5 times as far from it as the estimate was, and at sigma = 0.01
+590 times, because it trusts y more than the estimate; its calibrated form 1.1 and 3.4 times.
 
 The clean data are a subspace of rank 6 in 64 dimensions, or a mixture of four, with the exact
 denoiser; T, the range of its Jacobian, is the subspace of the component that the point is from.
@@ -37,12 +44,17 @@ from subspace_jax import diffusion, linalg
 
 PRIORS = ("one component", "mixture")
 OPERATORS = {
-    "random": plots.BLUE,
-    "cosine rows": plots.SKY,
-    "compatible": plots.ORANGE,
-    "compatible, no noise": plots.GREEN,
+    "random": {"color": plots.BLUE},
+    "cosine rows": {"color": plots.SKY, "linestyle": "--"},
+    "compatible": {"color": plots.ORANGE},
+    "compatible, no noise": {"color": plots.GREEN, "linewidth": 5},  # others lie on it
 }
-METHODS = ("DDS, normal", "DDS, calibrated", "MMPS")
+METHODS = {
+    "DDS, normal": {"color": plots.BLUE},
+    "DDS, calibrated": {"color": plots.PURPLE},
+    "MMPS": {"color": plots.VERMILION},
+}
+_DOTTED = {"color": plots.GREY, "linestyle": ":"}
 
 
 def run(config: ConfigDict, workdir: Path) -> dict:
@@ -214,12 +226,7 @@ def draw(config: ConfigDict, results: dict[str, Any], figure: Figure) -> None:
     level, step = _shown(config)
     for row, prior in zip(panels, PRIORS, strict=True):
         for axes in row[:2]:
-            axes.axhline(
-                results["random direction"],
-                color=plots.GREY,
-                linestyle=":",
-                label="a random direction",
-            )
+            axes.axhline(results["random direction"], **_DOTTED, label="a random direction")
             axes.set_ylim(-0.03, 1.03)
         for name in config.operators:
             cell = results[prior][name]["DDS, normal"]["outside"]
@@ -227,22 +234,21 @@ def draw(config: ConfigDict, results: dict[str, Any], figure: Figure) -> None:
             _band(row[1], config.sigmas, cell, np.s_[:, step], OPERATORS[name], f"DDS, {name}")
         first = results[prior][config.operators[0]]
         mmps = first["MMPS"]["outside"]
-        _band(row[0], config.steps, mmps, np.s_[level], plots.VERMILION, "MMPS, random")
-        _band(row[1], config.sigmas, mmps, np.s_[:, step], plots.VERMILION, "MMPS, random")
-        colours = (plots.BLUE, plots.PURPLE, plots.VERMILION)
-        for method, colour in zip(METHODS, colours, strict=True):
-            _band(row[2], config.sigmas, first[method]["gain"], np.s_[:, step], colour, method)
-        row[2].axhline(1, color=plots.GREY, linestyle=":")
-        row[0].set_ylabel(f"{prior}\n\nshare of the update's energy")
-        row[2].set(ylabel="error after / before", yscale="log")
+        _band(row[0], config.steps, mmps, np.s_[level], METHODS["MMPS"], "MMPS, random")
+        _band(row[1], config.sigmas, mmps, np.s_[:, step], METHODS["MMPS"], "MMPS, random")
+        for method, look in METHODS.items():
+            _band(row[2], config.sigmas, first[method]["gain"], np.s_[:, step], look, method)
+        row[2].axhline(1, **_DOTTED)
+        row[0].set_ylabel(f"{prior}\n\nshare of the update outside T")
+        row[2].set(ylabel="after the update / before", yscale="log")
         row[0].set(xscale="log")
         row[0].set_xticks(config.steps, [str(k) for k in config.steps])
         row[0].minorticks_off()
         row[1].set(xscale="log")
         row[2].set(xscale="log")
-    panels[0, 0].set_title(f"Outside the tangent space, sigma = {config.sigma_shown:g}")
+    panels[0, 0].set_title(f"Outside the tangent space T, sigma = {config.sigma_shown:g}")
     panels[0, 1].set_title(f"... after {config.steps_shown} steps")
-    panels[0, 2].set_title("Distance to the exact mean, random A")
+    panels[0, 2].set_title("Distance to E[x0 | x, y], random A")
     panels[1, 0].set_xlabel("steps of conjugate gradients")
     panels[1, 1].set_xlabel("noise level sigma")
     panels[1, 2].set_xlabel("noise level sigma")
@@ -250,11 +256,11 @@ def draw(config: ConfigDict, results: dict[str, Any], figure: Figure) -> None:
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
 
 
-def _band(axes, x, cell, where, colour, label) -> None:
+def _band(axes, x, cell, where, look, label) -> None:
     """The median, and the quartiles around it."""
     low, median, high = (np.asarray(cell[q])[where] for q in ("low", "median", "high"))
-    axes.plot(x, median, color=colour, label=label, marker="o", markersize=4)
-    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(x, median, **look, label=label, marker="o", markersize=4)
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
 
 
 def _spread(values: jax.Array) -> dict[str, list]:
