@@ -8,7 +8,7 @@ the posterior p(x | y). Where it is known in closed form, that can be measured.
 Expected, at 50 evaluations, mean distance over the floor of 5 problems: on one component the exact
 conditional denoiser and MMPS are at the floor (1.1), PiGDM 1.9, projection 2.4, DPS 2.6, DDS
 proximal 3.1, RED-diff 3.3, DiffPIR 5.1, DDNM 7.3, DDS on normal equations 9.4; on the mixture only
-the exact denoiser is (1.0), then PiGDM 2.0, MMPS 3.0, all others 3.3 to 6.4. With noise in y the two
+the exact denoiser is (1.0), then PiGDM 2.0, MMPS 3.0, all others 3.3 to 6.4. With noisy y the two
 that solve normal equations, DDS and DDNM, get worse from 10 to 50 evaluations; their 80 % intervals
 hold the truth in 22 and 33 % of cases (one component). Intervals of most others are nearly
 calibrated on one component though their distances are not. PiGDM, DiffPIR, DPS and projection chose
