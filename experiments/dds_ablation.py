@@ -9,7 +9,7 @@ takes r^T r for r^H r, which on complex images is not conjugate gradients.
 
 Expected: of the smoke config alone (8 complex unknowns, 6 measurements, 8 evaluations, 2 problems;
 the default one has not been run to its end), distances over the floor from 2 to 5 steps. Noise
-0.05: normal 5.4 to 11.7, proximal 5.4 to 8.8, released normal 7.4 to 2600 (the two problems: 2.7 and
+0.05: normal 5.4 to 11.7, proximal 5.4 to 8.8, released normal 7.4 to 2600 (the problems: 2.7 and
 5200), released proximal 7.4 to 250. Noise 0.2: 3.0 to 15.7, 1.7 to 1.6, 3.4 to 20, 1.8 to 1.6.
 
 A complex signal whose real and imaginary parts follow a mixture of low-rank Gaussians is measured
