@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import oracle
+from experiments.dds_ablation import steps_without_conjugation
 from subspace_jax import diffusion, linalg
 from subspace_jax.diffusion import low_rank_gaussians as lrg
 
@@ -17,14 +19,6 @@ def measured(key, K, n, d, m, sigma_y):
     A = jax.random.normal(keys[1], (m, n)) / n**0.5
     truth = lrg.sample(keys[2], U, weights, 1)[0]
     return U, weights, A, A @ truth + sigma_y * jax.random.normal(keys[3], (m,))
-
-
-def sliced_wasserstein(key, X, Y, num=128):
-    """The mean squared distance of sorted projections, rooted; the samples are equally many."""
-    directions = jax.random.normal(key, (num, X.shape[1]))
-    directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
-    apart = jnp.sort(X @ directions.T, axis=0) - jnp.sort(Y @ directions.T, axis=0)
-    return jnp.sqrt(jnp.mean(apart**2))
 
 
 @pytest.mark.slow
@@ -47,8 +41,8 @@ def test_the_exact_conditional_denoiser_comes_near_the_floor_of_monte_carlo():
             lrg.sample(key, post.factors, post.weights, num, means=post.means) for key in keys[1:3]
         )
         return (
-            sliced_wasserstein(keys[3], found, exact),
-            sliced_wasserstein(keys[3], other, exact),
+            oracle.sliced_wasserstein(keys[3], found, exact),
+            oracle.sliced_wasserstein(keys[3], other, exact),
         )
 
     found, floor = np.mean([distances(jax.random.key(seed)) for seed in range(8)], axis=0)
@@ -95,21 +89,6 @@ def multicoil(size, num_coils, acceleration):
     return image, diffusion.operators.linear(apply, (size, size), dtype=image.dtype)
 
 
-def steps_without_conjugation(op, y, x, num_steps):
-    """Conjugate gradients with r^T r in place of r^H r, as released."""
-    r = op.adjoint(y) - op.gram(x)
-
-    def step(carry, _):
-        x, r, p, square = carry
-        q = op.gram(p)
-        alpha = square / jnp.sum(p * q)
-        x, r = x + alpha * p, r - alpha * q
-        after = jnp.sum(r * r)
-        return (x, r, r + after / square * p, after), None
-
-    return jax.lax.scan(step, (x, r, r, jnp.sum(r * r)), None, length=num_steps)[0][0]
-
-
 def psnr(found, truth):
     error = jnp.mean((jnp.abs(found) - jnp.abs(truth)) ** 2)
     return 10 * jnp.log10(jnp.max(jnp.abs(truth)) ** 2 / error)
@@ -123,7 +102,8 @@ def test_complex_images_need_the_hermitian_inner_product():
     def both(y):
         start = jnp.zeros_like(truth)
         ours, _ = diffusion.cg_normal(op, y).update(start, None, jnp.ones(()), ())
-        return psnr(ours, truth), psnr(steps_without_conjugation(op, y, start, 5), truth)
+        theirs = steps_without_conjugation(op.gram, op.adjoint(y), start, 5)
+        return psnr(ours, truth), psnr(theirs, truth)
 
     ours, theirs = both(op.apply(truth))
     assert ours >= 30

@@ -1,0 +1,290 @@
+"""Conjugate gradient steps in DDS: semi-convergence, and the released code's inner product.
+
+Claim (Chung et al., 2024, "Decomposed diffusion sampler"): a handful of steps of conjugate
+gradients (five) suffices for data consistency, and more are worse. Two causes are possible, and
+separated here: early stopping regularises normal equations that see noise; and the released code
+takes r^T r for r^H r, which on complex images is not conjugate gradients.
+
+    python -m experiments.dds_ablation
+
+Expected: of the smoke config alone (8 complex unknowns, 6 measurements, 8 evaluations, 2 problems;
+the default one has not been run to its end), distances over the floor from 2 to 5 steps. Noise
+0.05: normal 5.4 to 11.7, proximal 5.4 to 8.8, released normal 7.4 to 2600 (the problems: 2.7 and
+5200), released proximal 7.4 to 250. Noise 0.2: 3.0 to 15.7, 1.7 to 1.6, 3.4 to 20, 1.8 to 1.6.
+
+A complex signal whose real and imaginary parts follow a mixture of low-rank Gaussians is measured
+by a complex matrix with noise; the posterior is exact, and so is the denoiser. Normal equations
+and the proximal step, each with the Hermitian inner product and with the released one, take 1 to
+20 steps in each of 50 evaluations; gamma of the proximal step is the best of a grid on another draw
+of the problem for each level of noise, found with the Hermitian product and most steps. Released
+means its iteration: also its absolute tolerance of 1e-5.
+"""
+
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from experiments import harness, oracle, plots, records
+from subspace_jax import diffusion, linalg
+from subspace_jax.typing import Array
+
+LOOKS = {
+    "normal": {"color": plots.BLUE, "linestyle": "-"},
+    "proximal": {"color": plots.VERMILION, "linestyle": "-"},
+    "normal, released": {"color": plots.SKY, "linestyle": "--"},
+    "proximal, released": {"color": plots.ORANGE, "linestyle": "--"},
+}
+
+
+def run(config: ConfigDict, workdir: Path) -> dict:
+    """Score every variant, number of steps and noise; print the table, draw, return numbers."""
+    problems = draw_problems(config)
+    results: dict[str, Any] = {"floor": floor(config, problems)}
+    start = time.perf_counter()
+    results["gamma"] = tune(config, problems)
+    tuned = time.perf_counter() - start
+    pairs = list(itertools.product(LOOKS, config.steps))
+    cells = score_all(config, workdir, problems, pairs, results["gamma"])
+    for (variant, _), cell in zip(pairs, cells, strict=True):
+        results.setdefault(variant, []).append(cell["distance"])
+    results["summary"] = headline(config, results)
+    records.say(table(config, results), sys.stdout)
+    plots.save(workdir / "dds_ablation.png", partial(draw, config, results), size=(12, 4.6))
+    seconds = {k: sum(cell[k] for cell in cells) for k in ("compile", "train")}
+    return results | {"seconds": seconds | {"train": seconds["train"] + tuned}}
+
+
+def score_all(
+    config: ConfigDict, workdir: Path, problems: list, pairs: list[tuple[str, int]], gammas: list
+) -> list[dict]:
+    """A record per variant and number of steps, each kept when it is finished."""
+    (workdir / "checkpoints").mkdir(exist_ok=True)
+    paths = [workdir / "checkpoints" / f"{i}.json" for i in range(len(pairs))]
+    first = next((i for i, path in enumerate(paths) if not path.exists()), len(pairs))
+    cells = [records.read_json(path, None) for path in paths[:first]]
+    with contextlib.closing(records.MetricsLog(workdir, first, len(pairs), 1)) as log:
+        for i in range(first, len(pairs)):
+            start = time.perf_counter()
+            distance = compiled(config, *pairs[i], problems)
+            built = time.perf_counter()
+            values = [
+                [distance(problem, gamma) for problem in row[config.num_tuning :]]
+                for row, gamma in zip(problems, gammas, strict=True)
+            ]
+            times = {"compile": built - start, "train": time.perf_counter() - built}
+            cells.append({"distance": values} | times)
+            records.write_json(paths[i], cells[-1])
+            log.update(i + 1, {"distance": np.asarray(values)})
+    return cells
+
+
+def draw_problems(config: ConfigDict) -> list[list[oracle.Problem]]:
+    """For each level of noise the problems to tune on and to score: the same but for the noise."""
+    num = config.num_tuning + config.num_problems
+    keys = jax.random.split(_keys(config)[0], num)
+    make = jax.jit(partial(make_problem, config=config))
+    return [[jax.device_get(make(key, sigma_y)) for key in keys] for sigma_y in config.sigmas_y]
+
+
+def make_problem(key: Array, sigma_y: Array, config: ConfigDict) -> oracle.Problem:
+    """The complex problem as one of real and imaginary parts, twice as long."""
+    keys = jax.random.split(key, 4)
+    shape = config.num_components, 2 * config.n, config.rank
+    U = linalg.orthonormalize(jax.random.normal(keys[0], shape))
+    A = oracle.random_matrix(keys[1], config.m, config.n, config.condition, jnp.complex64)
+    parts = jnp.block([[A.real, -A.imag], [A.imag, A.real]])
+    weights = jnp.ones(config.num_components) / config.num_components
+    return oracle.measure(keys[2:], U, weights, parts, sigma_y)
+
+
+def to_complex(parts: Array) -> Array:
+    """Real parts in the first half, imaginary ones in the second."""
+    real, imag = jnp.split(parts, 2)
+    return real + 1j * imag
+
+
+def to_parts(x: Array) -> Array:
+    """The inverse of `to_complex`."""
+    return jnp.concatenate([x.real, x.imag])
+
+
+def data_consistency(variant: str, op: Any, y: Array, gamma: Any, num_steps: int) -> Any:
+    """One of the four: the library's, or the released iteration on the same equations."""
+    if variant == "normal":
+        return diffusion.cg_normal(op, y, num_steps)
+    if variant == "proximal":
+        return diffusion.cg_proximal(op, y, gamma, num_steps)
+    b = op.adjoint(y)
+
+    def update(x0, linearize, sigma, state):
+        del linearize, sigma
+        if variant == "normal, released":
+            return steps_without_conjugation(op.gram, b, x0, num_steps), state
+        return (
+            steps_without_conjugation(
+                lambda v: v + gamma * op.gram(v), x0 + gamma * b, x0, num_steps
+            ),
+            state,
+        )
+
+    return diffusion.DataConsistency(update, direction="prior")
+
+
+def steps_without_conjugation(
+    A: Callable[[Array], Array], b: Array, x: Array, num_steps: int, *, tolerance: float = 1e-5
+) -> Array:
+    """The iterate of conjugate gradients with r^T r in place of r^H r, as released with DDS.
+
+    Args:
+        A: a Hermitian map.
+        b: the right-hand side.
+        x: where to start.
+        num_steps: most steps.
+        tolerance: stop once |r^T r| is below its square.
+    """
+
+    def step(carry, _):
+        x, r, p, square = carry
+        q = A(p)
+        goes_on = jnp.abs(square) >= tolerance**2
+        alpha = jnp.where(goes_on, square / jnp.where(goes_on, jnp.sum(p * q), 1), 0)
+        x, r = x + alpha * p, r - alpha * q
+        after = jnp.sum(r * r)
+        beta = jnp.where(goes_on, after / jnp.where(goes_on, square, 1), 0)
+        return (x, r, r + beta * p, after), None
+
+    r = b - A(x)
+    return jax.lax.scan(step, (x, r, r, jnp.sum(r * r)), None, length=num_steps)[0][0]
+
+
+def compiled(config: ConfigDict, variant: str, num_steps: int, problems: Any) -> Callable:
+    """(problem, gamma) -> distance of many samples: one program for all of them."""
+    sigmas = diffusion.karras_sigmas(
+        config.evaluations, sigma_min=config.sigma_min, sigma_max=config.sigma_max
+    )
+    step = diffusion.ddim(config.eta)
+
+    def samples(key, problem, gamma):
+        m, n = config.m, config.n
+        A = problem.A[:m, :n] + 1j * problem.A[m:, :n]
+        op = diffusion.operators.linear(lambda x: A @ x, (n,), dtype=A.dtype)
+        dc = data_consistency(variant, op, to_complex(problem.y), gamma, num_steps)
+
+        def denoise(x, sigma):
+            return to_complex(oracle.denoise(problem, to_parts(x), sigma))
+
+        def draw_sample(key):
+            found = diffusion.sample(
+                key, denoise, sigmas, (n,), data_consistency=dc, step=step, dtype=A.dtype
+            )
+            return to_parts(found.x)
+
+        return jax.vmap(draw_sample)(jax.random.split(key, config.num_samples))
+
+    example = (jax.random.key(0), problems[0][0], jnp.ones(()))
+    draw_samples = jax.jit(samples).lower(*example).compile()
+
+    def distance(problem, gamma):
+        _, sample_key, key = _keys(config)
+        X = draw_samples(sample_key, problem, jnp.float32(gamma))
+        return float(oracle.errors(key, problem, X, num_slices=config.num_slices).distance)
+
+    return distance
+
+
+def tune(config: ConfigDict, problems: list[list[oracle.Problem]]) -> list[float]:
+    """The best gamma of a grid for each level of noise."""
+    distance = compiled(config, "proximal", config.steps[-1], problems)
+    best = []
+    for row in problems:
+        grid = [share / float(row[0].sigma_y) ** 2 for share in config.gammas]
+        found = [
+            np.mean([distance(problem, gamma) for problem in row[: config.num_tuning]])
+            for gamma in grid
+        ]
+        best.append(grid[int(np.argmin(found))])
+    return best
+
+
+def floor(config: ConfigDict, problems: list[list[oracle.Problem]]) -> list[list[float]]:
+    """The distance between two sets of exact samples, for each level of noise and problem."""
+
+    def distance(problem):
+        _, sample_key, key = _keys(config)
+        X = oracle.posterior_samples(sample_key, problem, config.num_samples)
+        return float(oracle.errors(key, problem, X, num_slices=config.num_slices).distance)
+
+    return [[distance(problem) for problem in row[config.num_tuning :]] for row in problems]
+
+
+def headline(config: ConfigDict, results: dict[str, Any]) -> str:
+    """Distances over the floor at few and at most steps, for each level of noise."""
+    few = config.steps.index(config.steps_shown)
+    over = _over_floor(results)
+    parts = []
+    for i, sigma_y in enumerate(config.sigmas_y):
+        cells = ", ".join(
+            f"{name} {over[name][few, i].mean():.1f} to {over[name][-1, i].mean():.1f}"
+            for name in LOOKS
+        )
+        parts.append(f"noise {sigma_y:g}: {cells}")
+    return (
+        f"sliced W2 to the exact posterior over the Monte-Carlo floor, from {config.steps_shown} "
+        f"to {config.steps[-1]} steps of CG, {config.evaluations} evaluations, mean of "
+        f"{config.num_problems} problems. " + "; ".join(parts)
+    )
+
+
+def table(config: ConfigDict, results: dict[str, Any]) -> str:
+    """Distances over the floor, mean and range, a line for each variant and number of steps."""
+    over = _over_floor(results)
+    lines = ["distance over the floor, noise " + ", ".join(f"{s:g}" for s in config.sigmas_y)]
+    for name, values in over.items():
+        for num_steps, row in zip(config.steps, values, strict=True):
+            cells = [f"{v.mean():8.2f} ({v.min():.2f}-{v.max():.2f})" for v in row]
+            lines.append(f"{name:20}{num_steps:3} steps {' '.join(cells)}")
+    return "\n".join(lines)
+
+
+def draw(config: ConfigDict, results: dict[str, Any], figure: Figure) -> None:
+    """A panel a level of noise: distance over the number of steps."""
+    panels = figure.subplots(1, len(config.sigmas_y), sharey=True, squeeze=False)[0]
+    for i, (axes, sigma_y) in enumerate(zip(panels, config.sigmas_y, strict=True)):
+        for name, values in _over_floor(results).items():
+            cells = values[:, i]
+            axes.plot(config.steps, cells.mean(1), **LOOKS[name], marker="o", ms=4, label=name)
+            colour = LOOKS[name]["color"]
+            axes.fill_between(config.steps, cells.min(1), cells.max(1), color=colour, alpha=0.15)
+        axes.axhline(1, color=plots.GREY, linestyle=":", label="Monte-Carlo floor")
+        axes.set(xscale="log", yscale="log", xlabel="steps of conjugate gradients")
+        axes.set_xticks(config.steps, [str(k) for k in config.steps])
+        axes.minorticks_off()
+        axes.set_title(f"measurement noise {sigma_y:g}")
+    panels[0].set_ylabel("sliced W2 to the exact posterior / floor")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+
+
+def _keys(config: ConfigDict) -> jax.Array:
+    """Of the problems, of the samples, and to judge them."""
+    return jax.random.split(jax.random.key(config.seed), 3)
+
+
+def _over_floor(results: dict[str, Any]) -> dict[str, np.ndarray]:
+    """(steps, noise levels, problems) for each variant."""
+    base = np.asarray(results["floor"])
+    return {name: np.asarray(results[name]) / base for name in LOOKS}
+
+
+if __name__ == "__main__":
+    harness.main(run)
