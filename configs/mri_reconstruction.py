@@ -2,8 +2,8 @@
 
     python -m experiments.mri_reconstruction --config=configs/mri_reconstruction.py:OPTIONS
 
-Options: ``tune`` (choose all settings anew on the tuning subject), ``fastmri`` (320 x 320, with
---config.scans=FILE.h5 and --config.weights of such a prior), ``smoke`` (seconds).
+Options: ``fastmri`` (320 x 320, with --config.scans=FILE.h5, the --config.weights of such a prior
+and the --config.settings of an earlier run), ``smoke`` (seconds).
 """
 
 from ml_collections import ConfigDict
@@ -12,13 +12,13 @@ from configs.common import parse_arg
 
 
 def get_config(arg=None):
-    options = parse_arg(arg, smoke=False, tune=False, fastmri=False)
+    options = parse_arg(arg, smoke=False, fastmri=False)
     config = ConfigDict()
     config.seed = 0
     config.size = 64
     config.scans = ""  # a file like fastMRI's; without it the slices that come with the code
     config.weights = "experiments/assets/denoiser64.npz"
-    config.settings = "experiments/assets/mri_settings.json"  # empty: tune
+    config.settings = ""  # a settings.json that a run has written; without it they are tuned
     config.accelerations = (4, 8)
     config.num_coils = 6
     config.sigma_y = 0.01  # of the noise, per real component; tissue is about 1
@@ -43,14 +43,12 @@ def get_config(arg=None):
     config.num_curve_slices = 3
     config.num_tune = 2  # slices
     config.num_test = 12
-    if options.tune:
-        config.settings = ""
     if options.fastmri:
         config.size, config.num_coils, config.weights = 320, 0, "runs/train_denoiser/denoiser.npz"
     if options.smoke:
         config.methods = ("zero-filled", "CG-SENSE", "TV", "DDS, proximal")
         config.accelerations, config.num_test = (4,), 2
-        config.settings, config.num_tune = "", 1
+        config.num_tune = 1
         config.levels = ConfigDict({"sample": 5})
         config.curve = ()
     return config
@@ -59,4 +57,4 @@ def get_config(arg=None):
 def sweep():
     """Levels of noise in the measurement, each with settings of its own."""
     for sigma_y in (0.0025, 0.01, 0.04):
-        yield {"sigma_y": sigma_y, "settings": ""}
+        yield {"sigma_y": sigma_y}

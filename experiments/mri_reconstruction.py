@@ -5,7 +5,7 @@ denoised estimate, reconstructs better than samplers that differentiate the netw
 their time.
 
     python -m experiments.mri_reconstruction
-    python -m experiments.mri_reconstruction --config=configs/mri_reconstruction.py:tune
+    python -m experiments.mri_reconstruction --config.settings=runs/mri_reconstruction/settings.json
 
 Expected: see the table in README.md, which the committed result writes.
 
@@ -231,7 +231,7 @@ def table(results: dict[str, Any]) -> str:
 COLOURS = {
     "zero-filled": plots.GREY,
     "CG-SENSE": plots.GREY,
-    "TV": plots.YELLOW,
+    "TV": plots.ORANGE,
     "DDS, normal": plots.BLUE,
     "DDS, proximal": plots.BLUE,
     "DDS, calibrated": plots.BLUE,
