@@ -159,7 +159,7 @@ def tune(config: ConfigDict, call: Any, acceleration: int, method: Any) -> dict[
     tried = []
     for chosen in method.choices():
         x, _ = reconstruct_all(config, call, scans, chosen)
-        tried.append(float(np.mean(mri.scores(scans, np.nan_to_num(x))["psnr"])))
+        tried.append(float(np.mean(mri.psnr(scans, np.nan_to_num(x)))))
     return {"best": method.choices()[int(np.argmax(tried))], "psnr": tried}
 
 
