@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn import datasets
 
-from experiments import downloads, formats, glyphs
+from experiments import downloads, formats, glyphs, volumes
 
 
 class Split(NamedTuple):
@@ -302,6 +302,7 @@ SOURCES = {
         },
         ("numpy", "versioneer", "wheel", "setuptools<80"),
     ),
+    **{name: Source(*row) for name, row in volumes.ROWS.items()},
     **{
         name: Source(
             functools.partial(_read_glyphs, script),

