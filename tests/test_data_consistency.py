@@ -80,6 +80,21 @@ def test_converged_normal_equations_and_the_null_space_change_only_what_is_measu
     np.testing.assert_allclose(found, x0 + (expected - x0) / 4, atol=1e-8)
 
 
+@pytest.mark.parametrize("num_steps", [1, 5, 20])
+def test_steps_past_convergence_do_no_harm_in_single_precision(num_steps):
+    """One coil: A^H A is a projector, so one step is enough, and what is left is rounding."""
+    mask = diffusion.operators.masks.uniform(0, 32, acceleration=2.0, num_center=4)
+    maps = jnp.ones((1, 32, 32), jnp.complex64)
+    op = diffusion.operators.multicoil_mri(jnp.asarray(mask, jnp.float32), maps)
+    x, error = (normal(seed, (32, 32), jnp.complex64) for seed in (1, 2))
+    y, x0 = op.apply(x), x + 0.1 * error
+    found = jax.jit(
+        lambda x0: diffusion.cg_normal(op, y, num_steps).update(x0, None, jnp.float32(1), ())[0]
+    )(x0)
+    exact = x0 + op.adjoint(y - op.apply(x0))
+    np.testing.assert_allclose(found, exact, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", FIELDS)
 def test_the_calibrated_proximal_step_is_the_posterior_mean_of_white_data(dtype):
     op, A, y, x0, x = problem(dtype)

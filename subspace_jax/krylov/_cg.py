@@ -109,7 +109,9 @@ def method(
         q = system.apply(p)
         curvature = system.inner(p, q).real
         fine = curvature > 0
-        alpha = jnp.where(fine, s.rz, 0) / jnp.where(fine, curvature, 1)
+        # What is rounding may lie where a singular A has next to no curvature: no step along it.
+        moves = fine & (s.error > system.floor)
+        alpha = jnp.where(moves, s.rz, 0) / jnp.where(moves, curvature, 1)
         x = hold(on, tree.axpy(alpha, p, s.x), s.x)
         r = hold(on, tree.axpy(-alpha, q, s.r), s.r)
         z, rz, error = precondition(r)

@@ -44,6 +44,8 @@ class System(NamedTuple):
     """Products with the adjoint that ``error`` takes."""
     zero: PyTree | None = None
     """The zero of the domain, where that is not the space of b."""
+    floor: Any = 0.0
+    """The error below which a residual is rounding: steps of a fixed number stand still there."""
 
 
 class Method(NamedTuple):

@@ -98,6 +98,7 @@ def scaled_system(apply, precondition, b, x0, rtol, atol, inner_product) -> tupl
         x0,
         tolerance.astype(norm_b.dtype),
         lambda r, size: size,
+        floor=10 * jnp.finfo(norm_b.dtype).eps * norm_b if rtol is None else 0.0,
     )
     return system, scale
 
