@@ -2,7 +2,7 @@
 
     python -m experiments.mri_reconstruction --config=configs/mri_reconstruction.py:OPTIONS
 
-Options: ``fastmri`` (320 x 320, with --config.scans=FILE.h5, the --config.weights of such a prior
+Options: ``tune`` (find the settings of every method anew), ``fastmri`` (320 x 320, with --config.scans=FILE.h5, the --config.weights of such a prior
 and the --config.settings of an earlier run), ``smoke`` (seconds).
 """
 
@@ -12,13 +12,15 @@ from configs.common import parse_arg
 
 
 def get_config(arg=None):
-    options = parse_arg(arg, smoke=False, fastmri=False)
+    options = parse_arg(arg, smoke=False, tune=False, fastmri=False)
     config = ConfigDict()
     config.seed = 0
     config.size = 64
     config.scans = ""  # a file like fastMRI's; without it the slices that come with the code
     config.weights = "experiments/assets/denoiser64.npz"
-    config.settings = ""  # a settings.json that a run has written; without it they are tuned
+    config.settings = "experiments/assets/mri_settings.json"  # without a file they are tuned
+    if options.tune or options.smoke or options.fastmri:
+        config.settings = ""
     config.accelerations = (4, 8)
     config.num_coils = 6
     config.sigma_y = 0.01  # of the noise, per real component; tissue is about 1

@@ -11,7 +11,8 @@ at k = 32), and from k = 16 on linear transfer beats softmax (77.98 to 79.70 %).
 Expected: on 52 letters of typefaces that training has not seen the trend within subspaces holds,
 13.1, 12.9, 12.7, 12.4 and 12.3 % error for k = 1, 4, 8, 16 and 32; softmax at its best rate has
 12.2, with label smoothing 11.6. So there is no gain over a tuned softmax, and none in transfer:
-84 % for softmax, 80 to 81 for subspaces of any k.
+84 % for softmax, 80 to 81 for subspaces of any k. On Fashion-MNIST it is the other way round: 15.3,
+15.0, 14.7, 14.6 and 14.4 %, softmax 14.6, label smoothing 14.4, and transfer rises from 86 % to 88.
 
 Every head trains at every learning rate and seed in one program; the learning rate is chosen by
 the mean error on held-out training images, and the test is looked at there alone. Variability is
