@@ -2,8 +2,9 @@
 
     python -m experiments.mri_reconstruction --config=configs/mri_reconstruction.py:OPTIONS
 
-Options: ``tune`` (find the settings of every method anew), ``fastmri`` (320 x 320, with --config.scans=FILE.h5, the --config.weights of such a prior
-and the --config.settings of an earlier run), ``smoke`` (seconds).
+Options: ``tune`` (find the settings of every method anew), ``fastmri`` (320 x 320, with
+--config.scans=FILE.h5, the --config.weights of such a prior and the --config.settings of an earlier
+run), ``smoke`` (seconds).
 """
 
 from ml_collections import ConfigDict
