@@ -5,7 +5,11 @@ as many leading eigenvectors of the Hessian as there are classes, and this space
 
     python -m experiments.gradient_subspace
 
-Expected: to be measured.
+Expected: it is a property of the noise. With stochastic gradients (rate 0.1, batches of 64) 95 % of
+the gradient of all images lies in the 10 leading eigenvectors from step 50 on, of a minibatch's 50
+to 65 %, and the space moves slowly (overlap 0.9 to 0.97 over 50 steps). With the gradients of all
+images it is 0.4 %, and the space stands still. And it is not the part that learns: descent along
+the part in the span gets nowhere, the rest alone learns as fast as the whole.
 
 A network 784-200-200-10 learns MNIST-5k, by stochastic gradients and by those of all images. At
 equal steps the k leading eigenvectors are found from Hessian products; of the gradient of all
@@ -224,8 +228,9 @@ def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
         ylim=(-0.02, 1.02),
     )  # fmt: skip
     losses.set(title="which part learns", xlabel="step", ylabel="training loss", yscale="log")
-    for axes in (shares, overlaps, losses):
-        axes.legend(fontsize="small")
+    shares.legend(fontsize="small", loc="center right", bbox_to_anchor=(1, 0.25))
+    overlaps.legend(fontsize="small")
+    losses.legend(fontsize="small")
 
 
 def curves(axes, steps: np.ndarray, values: list, colour: str, label: str) -> None:
