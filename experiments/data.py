@@ -175,9 +175,12 @@ def hold_out_last(split: Split, fraction: float) -> Split:
     """The last ``fraction`` of the training examples instead of the test: for tuning.
 
     Where neighbours belong together (glyphs: by typeface) it holds out what training has not seen.
+    Of a set that is sorted by class it is that part of every class.
     """
     first = len(split.train_x) - round(fraction * len(split.train_x))
     x, y = split.train_x, split.train_y
+    if set(y[:first].tolist()) != set(y[first:].tolist()):
+        return hold_out(x, y, fraction)
     return Split(x[:first], y[:first], x[first:], y[first:])
 
 

@@ -64,10 +64,18 @@ def test_no_family_lies_on_both_sides_of_the_split(packages, monkeypatch):
 
 
 def test_the_last_part_is_held_out_for_tuning():
-    split = data.Split(np.arange(10), np.arange(10), np.zeros(3), np.zeros(3))
+    split = data.Split(np.arange(10), np.arange(10) % 2, np.zeros(3), np.zeros(3))
     held = data.hold_out_last(split, 0.3)
     np.testing.assert_array_equal(held.train_x, np.arange(7))
-    np.testing.assert_array_equal(held.test_y, [7, 8, 9])
+    np.testing.assert_array_equal(held.test_x, [7, 8, 9])
+
+
+def test_of_a_set_that_is_sorted_by_class_a_part_of_every_class_is_held_out():
+    split = data.Split(np.arange(20), np.arange(20) // 10, np.zeros(3), np.zeros(3))
+    held = data.hold_out_last(split, 0.3)
+    np.testing.assert_array_equal(np.bincount(held.train_y), [7, 7])
+    np.testing.assert_array_equal(np.bincount(held.test_y), [3, 3])
+    assert set(held.train_x) | set(held.test_x) == set(range(20))
 
 
 def old_torch_file(tensors, monkeypatch):
