@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs.common import parse_arg
 
-_ETAS = (0.0, 1.0)
+_ETAS = (0.0, 0.5, 1.0)
 
 
 def get_config(arg=None):
@@ -46,15 +46,15 @@ def get_config(arg=None):
     )
     config.grids = {  # a method's own parameter, and eta (RED-diff: the learning rate)
         "exact denoiser": ((0.0,), _ETAS),
-        "DDS, normal": ((0.0,), _ETAS),
-        "DDS, proximal": ((0.01, 0.1, 1.0), _ETAS),  # gamma sigma_y^2
-        "DiffPIR": ((0.1, 0.3, 1.0), _ETAS),  # sigma_data
-        "PiGDM": ((0.1, 0.3, 1.0), _ETAS),  # sigma_data
+        "DDS, normal": ((1.0, 2.0, 5.0), _ETAS),  # steps of conjugate gradients
+        "DDS, proximal": ((0.003, 0.01, 0.1, 1.0), _ETAS),  # gamma sigma_y^2
+        "DiffPIR": ((0.3, 1.0, 3.0, 10.0), _ETAS),  # sigma_data
+        "PiGDM": ((0.03, 0.1, 0.3, 1.0), _ETAS),  # sigma_data
         "MMPS": ((0.0,), _ETAS),
-        "DPS": ((0.1, 0.3, 1.0, 3.0), _ETAS),  # zeta / (1 + sigma^2)
+        "DPS": ((0.3, 1.0, 3.0, 10.0), _ETAS),  # zeta / (1 + sigma^2)
         "DDNM": ((0.0,), _ETAS),
-        "projection": ((0.5, 1.0, 1.5), _ETAS),  # the step; the norm of A is 1
-        "RED-diff": ((0.03, 0.25, 1.0), (0.02, 0.1, 0.3)),  # weight / sigma
+        "projection": ((0.5, 1.0, 1.5, 1.9), _ETAS),  # the step, below 2; the norm of A is 1
+        "RED-diff": ((0.1, 0.25, 1.0, 4.0), (0.02, 0.1, 0.3, 1.0)),  # weight / sigma
     }
     if options.smoke:
         config.problem.n, config.problem.rank, config.problem.m = 16, 3, 4

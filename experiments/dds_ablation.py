@@ -70,22 +70,24 @@ def score_all(
 ) -> list[dict]:
     """A record per variant and number of steps, each kept when it is finished."""
     (workdir / "checkpoints").mkdir(exist_ok=True)
-    paths = [workdir / "checkpoints" / f"{i}.json" for i in range(len(pairs))]
-    first = next((i for i, path in enumerate(paths) if not path.exists()), len(pairs))
-    cells = [records.read_json(path, None) for path in paths[:first]]
-    with contextlib.closing(records.MetricsLog(workdir, first, len(pairs), 1)) as log:
-        for i in range(first, len(pairs)):
-            start = time.perf_counter()
-            distance = compiled(config, *pairs[i], problems)
-            built = time.perf_counter()
-            values = [
-                [distance(problem, gamma) for problem in row[config.num_tuning :]]
-                for row, gamma in zip(problems, gammas, strict=True)
-            ]
-            times = {"compile": built - start, "train": time.perf_counter() - built}
-            cells.append({"distance": values} | times)
-            records.write_json(paths[i], cells[-1])
-            log.update(i + 1, {"distance": np.asarray(values)})
+
+    def score(pair):
+        start = time.perf_counter()
+        distance = compiled(config, *pair, problems)
+        built = time.perf_counter()
+        values = [
+            [distance(problem, gamma) for problem in row[config.num_tuning :]]
+            for row, gamma in zip(problems, gammas, strict=True)
+        ]
+        times = {"compile": built - start, "train": time.perf_counter() - built}
+        return {"distance": values} | times
+
+    cells = []
+    with contextlib.closing(records.MetricsLog(workdir, 0, len(pairs), 1)) as log:
+        for done, pair in enumerate(pairs, 1):
+            path = workdir / "checkpoints" / f"{done}.json"
+            cells.append(records.kept(path, partial(score, pair)))
+            log.update(done, {"distance": np.asarray(cells[-1]["distance"])})
     return cells
 
 

@@ -74,11 +74,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     with contextlib.closing(records.MetricsLog(workdir, 0, len(pieces), 1)) as log:
         for done, (method, seed) in enumerate(pieces, 1):
             path = workdir / f"{method.replace(', ', '_').replace(' ', '_')}-{seed}.json"
-            piece = records.read_json(path, None)
-            if piece is None:
-                records.say(f"{method}, seed {seed} ...")
-                piece = follow(problem, config, seed, measure, train[method])
-                records.write_json(path, piece)
+            compute = partial(follow, problem, config, seed, measure, train[method])
+            piece = records.kept(path, compute)
             found[method].append(piece)
             last = {name: np.asarray(piece[name][-1]) for name in ("fraction", "loss", "accuracy")}
             log.update(done, last)

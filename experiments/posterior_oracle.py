@@ -67,24 +67,25 @@ def score_all(
 ) -> list[dict]:
     """A record per method and number of evaluations, each kept when it is finished."""
     (workdir / "checkpoints").mkdir(exist_ok=True)
-    paths = [workdir / "checkpoints" / f"{i}.json" for i in range(len(pairs))]
-    first = next((i for i, path in enumerate(paths) if not path.exists()), len(pairs))
-    cells = [records.read_json(path, None) for path in paths[:first]]
-    with contextlib.closing(records.MetricsLog(workdir, first, len(pairs), 1)) as log:
-        for i in range(first, len(pairs)):
-            name, count = pairs[i]
-            start = time.perf_counter()
-            draw_samples = compiled(config, name, count, problems)
-            built = time.perf_counter()
-            cell: dict[str, Any] = {
-                prior: tune_and_score(config, name, count, problems[prior], draw_samples)
-                for prior in PRIORS
-            }
-            cell |= {"compile": built - start, "train": time.perf_counter() - built}
+
+    def score(name, count):
+        start = time.perf_counter()
+        draw_samples = compiled(config, name, count, problems)
+        built = time.perf_counter()
+        found: dict[str, Any] = {
+            prior: tune_and_score(config, name, count, problems[prior], draw_samples)
+            for prior in PRIORS
+        }
+        return found | {"compile": built - start, "train": time.perf_counter() - built}
+
+    cells = []
+    with contextlib.closing(records.MetricsLog(workdir, 0, len(pairs), 1)) as log:
+        for done, pair in enumerate(pairs, 1):
+            path = workdir / "checkpoints" / f"{done}.json"
+            cell = records.kept(path, partial(score, *pair))
             cells.append(cell)
-            records.write_json(paths[i], cell)
             distances = {p.replace(" ", "_"): np.asarray(cell[p]["distance"]) for p in PRIORS}
-            log.update(i + 1, distances)
+            log.update(done, distances)
     return cells
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from experiments import samplers
 from subspace_jax import diffusion, krylov
 from subspace_jax.linalg.operators import shifted
 
@@ -103,15 +104,7 @@ def sampler(consistency: Callable[..., diffusion.DataConsistency]) -> Callable[.
 def normal_dds(op, y, sigma_y, s) -> diffusion.DataConsistency:
     """DDS on the normal equations, with one of `NORMAL_STEPS` numbers of steps."""
     del sigma_y
-    options = [diffusion.cg_normal(op, y, num_steps) for num_steps in NORMAL_STEPS]
-    branches = [lambda x0, sigma, o=o: o.update(x0, None, sigma, ())[0] for o in options]
-    index = jnp.searchsorted(jnp.asarray(NORMAL_STEPS), s["steps"])
-
-    def update(x0, linearize, sigma, state):
-        del linearize
-        return jax.lax.switch(index, branches, x0, sigma), state
-
-    return options[0]._replace(update=update)
+    return samplers.cg_normal_of(op, y, NORMAL_STEPS, s["steps"])
 
 
 def calibrated_dds(op, y, sigma_y, s) -> diffusion.DataConsistency:
@@ -137,7 +130,6 @@ def red_diff(key, denoise, op, y, sigma_y, sigmas, settings):
 SIGMA_DATA = 0.25
 ETAS = (0.5, 0.85, 1.0)
 NORMAL_STEPS = (1, 2, 5, 10)
-NOISES = (0.3, 1.0, 3.0, 10.0)
 METHODS = {
     "zero-filled": Method(zero_filled, {}),
     "CG-SENSE": Method(cg_sense, {"l2": (1e-3, 3e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5)}),
@@ -155,14 +147,16 @@ METHODS = {
         {"eta": ETAS, "gamma": (5.0, 20.0, 100.0, 400.0)},
         "sample",
     ),
-    "DDS, calibrated": Method(sampler(calibrated_dds), {"eta": ETAS, "noise": NOISES}, "sample"),
+    "DDS, calibrated": Method(
+        sampler(calibrated_dds), {"eta": ETAS, "noise": (0.3, 1.0, 3.0, 10.0)}, "sample"
+    ),
     "DiffPIR": Method(
         sampler(
             lambda op, y, sigma_y, s: diffusion.posterior_proximal(
                 op, y, s["noise"] * sigma_y, SIGMA_DATA
             )
         ),
-        {"eta": ETAS, "noise": NOISES},
+        {"eta": ETAS, "noise": (0.03, 0.1, 0.3, 1.0)},
         "sample",
     ),
     "DDNM": Method(
@@ -171,7 +165,7 @@ METHODS = {
                 op, y, s["noise"] * sigma_y, num_steps=10
             )
         ),
-        {"eta": ETAS, "noise": NOISES},
+        {"eta": ETAS, "noise": (3.0, 10.0, 30.0, 100.0)},
         "sample",
     ),
     "PiGDM": Method(
@@ -181,17 +175,17 @@ METHODS = {
     ),
     "MMPS": Method(
         sampler(lambda op, y, sigma_y, s: diffusion.moment_matching(op, y, s["noise"] * sigma_y)),
-        {"eta": ETAS, "noise": (1.0, 3.0)},
+        {"eta": ETAS, "noise": (0.3, 1.0, 3.0)},
         "jacobian",
     ),
     "DPS": Method(
         sampler(lambda op, y, sigma_y, s: diffusion.dps(op, y, s["zeta"])),
-        {"eta": (1.0,), "zeta": (0.5, 1.0, 2.0, 4.0, 8.0)},
+        {"eta": (1.0,), "zeta": (0.25, 1.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)},
         "dps",
     ),
     "RED-diff": Method(
         red_diff,
-        {"weight": (0.03, 0.1, 0.3, 1.0), "rate": (0.01, 0.03, 0.1)},
+        {"weight": (0.03, 0.1, 0.3, 1.0), "rate": (0.03, 0.1, 0.3)},
         "red_diff",
     ),
 }

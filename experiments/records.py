@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
@@ -30,6 +31,13 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, default: Any) -> Any:
     """The file's value, or the default if there is no file."""
     return json.loads(path.read_text()) if path.exists() else default
+
+
+def kept(path: Path, compute: Callable[[], Any]) -> Any:
+    """The value in the file, or if there is no file what ``compute`` gives, written there."""
+    if not path.exists():
+        write_json(path, compute())
+    return read_json(path, None)
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:

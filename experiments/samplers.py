@@ -4,8 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from experiments import oracle, plots
 from subspace_jax import diffusion
+
+NORMAL_STEPS = (1, 2, 5)
 
 
 def exact(config, problem, sigmas, key, setting):
@@ -34,9 +39,23 @@ def guided(consistency: Callable, direction: Any = None) -> Callable:
     return draw_sample
 
 
+def cg_normal_of(op, y, choices: tuple[int, ...], num_steps: Any) -> diffusion.DataConsistency:
+    """DDS on the normal equations, of a traced number of steps among these, ascending."""
+    options = [diffusion.cg_normal(op, y, n) for n in choices]
+    branches = [lambda x0, sigma, o=o: o.update(x0, None, sigma, ())[0] for o in options]
+    index = jnp.searchsorted(jnp.asarray(choices), num_steps)
+
+    def update(x0, linearize, sigma, state):
+        del linearize
+        return jax.lax.switch(index, branches, x0, sigma), state
+
+    return options[0]._replace(update=update)
+
+
 def cg_normal(config, op, problem, parameter):
-    del parameter
-    return diffusion.cg_normal(op, problem.y, config.num_cg)
+    """Its parameter is the number of steps, one of `NORMAL_STEPS`."""
+    del config
+    return cg_normal_of(op, problem.y, NORMAL_STEPS, parameter)
 
 
 def cg_proximal(config, op, problem, parameter):

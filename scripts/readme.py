@@ -23,7 +23,8 @@ def generated() -> str:
     lines = ["| experiment | measured | where |", "| --- | --- | --- |"]
     for stem, record in experiments.items():
         source = f"experiments/{record['experiment']}.py"
-        title = ast.get_docstring(ast.parse((ROOT / source).read_text())).partition(":")[0]
+        docstring = ast.get_docstring(ast.parse((ROOT / source).read_text()))
+        title = docstring.splitlines()[0].partition(":")[0]
         seconds = record["seconds"]["compile"] + record["seconds"]["train"]
         where = f"{_device(record)}, {seconds:.0f} s"
         link = f"[{title}]({source}) ([numbers](experiments/results/{stem}.json))"

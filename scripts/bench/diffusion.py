@@ -4,7 +4,7 @@
 
 One slice of 256 x 256 from 180 views of 368 detectors in float32: the sampler of DDS with the exact
 denoiser of a stationary Gaussian prior, two transforms a step, so that nearly all of the time is
-conjugate gradients, five steps in each of twenty. The same operators with their Toeplitz Gram and
+conjugate gradients, five steps in each of five. The same operators with their Toeplitz Gram and
 with A, then A^T in its place run in turns in one process; what was measured is made by another
 projector on a grid twice as fine, with noise. The error of a Gram operator is that of its product
 with the image, relative to A^T A x. The section ``projections`` shows one product with A and A^T,
@@ -25,7 +25,7 @@ from scripts.bench._solvers import interleaved
 from subspace_jax import diffusion
 from subspace_jax.diffusion import operators
 
-NUM_VIEWS, NUM_STEPS, SIGMA_Y = 180, 20, 0.5
+NUM_VIEWS, NUM_STEPS, SIGMA_Y = 180, 5, 0.5
 
 
 class Timed(NamedTuple):

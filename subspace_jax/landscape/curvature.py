@@ -1,13 +1,13 @@
 """The Hessian and the second moment of gradients as linear maps, and their leading eigenspaces."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
 from subspace_jax.krylov import Solution, eigsh
+from subspace_jax.linalg import operators
 from subspace_jax.typing import Array, Key, PyTree
 
 __all__ = ["gradient_second_moment", "hessian", "top_eigenspace"]
@@ -27,16 +27,13 @@ def hessian(
             theirs, one after another.
 
     Raises:
-        ValueError: a loss that is no scalar; from the map, a tree unlike ``params``.
+        ValueError: from the map, a tree unlike ``params``.
 
     Reference: Pearlmutter (1994), "Fast exact multiplication by the Hessian".
     """
-
-    def product(batch: tuple[PyTree, ...], v: PyTree) -> PyTree:
-        gradient = jax.grad(lambda p: _scalar(loss(p, *batch)))
-        return jax.jvp(gradient, (params,), (v,))[1]
-
-    return _mean_over(product, params, batches)
+    return _mean_over(
+        lambda *batch: operators.hvp(lambda p: loss(p, *batch), params), params, batches
+    )
 
 
 def gradient_second_moment(
@@ -58,17 +55,16 @@ def gradient_second_moment(
     emerging outlier eigenspaces".
     """
 
-    def product(batch: tuple[PyTree, ...], v: PyTree) -> PyTree:
-        def each(p):
-            found = losses(p, *batch)
-            if found.ndim != 1:
-                raise ValueError(f"losses must return a vector, got shape {found.shape}")
-            return found
+    def vector(p, *batch):
+        found = losses(p, *batch)
+        if found.ndim != 1:
+            raise ValueError(f"losses must return a vector, got shape {found.shape}")
+        return found
 
-        slopes = jax.jvp(each, (params,), (v,))[1]
-        return jax.vjp(each, params)[1](slopes / slopes.size)[0]
+    def moment(*batch):  # J^T J / n is the Gauss-Newton matrix of half the mean square
+        return operators.ggn(lambda p: vector(p, *batch), lambda f: jnp.mean(f**2) / 2, params)
 
-    return _mean_over(product, params, batches)
+    return _mean_over(moment, params, batches)
 
 
 def top_eigenspace(
@@ -113,25 +109,19 @@ def top_eigenspace(
     return eigsh(hvp, start, k=k, which=which, **options)
 
 
-def _scalar(value: Array) -> Array:
-    if value.ndim:
-        raise ValueError(f"the loss must be a scalar, got shape {value.shape}")
-    return value
-
-
 def _mean_over(
-    product: Callable[[Any, PyTree], PyTree], params: PyTree, batches: PyTree | None
+    operator: Callable[..., Callable[[PyTree], PyTree]], params: PyTree, batches: PyTree | None
 ) -> Callable[[PyTree], PyTree]:
-    """V -> the mean of product(batch, v), the batches one after another."""
+    """``operator()``, or v -> the mean of operator(batch)(v), the batches one after another."""
+    if batches is None:
+        return operator()
+    num = len(jax.tree.leaves(batches)[0])
 
     def mean(v: PyTree) -> PyTree:
-        tree.check_same_shapes("params", params, "v", v)
-        if batches is None:
-            return product((), v)
-        num = len(jax.tree.leaves(batches)[0])
+        tree.check_same_shapes("v", v, "params", params)
 
         def add(total, batch):
-            return tree.axpy(1 / num, product((batch,), v), total), None
+            return tree.axpy(1 / num, operator(batch)(v), total), None
 
         return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, v), batches)[0]
 

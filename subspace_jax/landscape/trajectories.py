@@ -1,10 +1,10 @@
 """Principal directions of the parameters along a training run."""
 
-import math
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, Float, PyTree
@@ -42,37 +42,22 @@ def trajectory_pca(
     Reference: Li, Xu, Taylor, Studer & Goldstein (2018), "Visualizing the loss landscape of neural
     nets", section 7.2; Larsen, Fort, Becker & Ganguli (2022), for the lottery subspace.
     """
-    leaves, structure = jax.tree.flatten(trajectory)
-    lengths = {len(leaf) for leaf in leaves}
+    lengths = sorted({len(leaf) for leaf in jax.tree.leaves(trajectory)})
     if len(lengths) != 1:
-        raise ValueError(f"every leaf needs the same number of points, got {sorted(lengths)}")
-    rows = jnp.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+        raise ValueError(f"every leaf needs the same number of points, got {lengths}")
+    rows = jax.vmap(lambda point: ravel_pytree(point)[0])(trajectory)
+    unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], trajectory))[1]
     if not 1 <= k <= min(rows.shape):
         raise ValueError(f"k must lie in 1..{min(rows.shape)}, got {k}")
-    centers = {"mean": lambda x: jnp.mean(x, axis=0), "first": lambda x: x[0]}
-    centers["last"] = lambda x: x[-1]
+    centers = {"mean": jnp.mean(rows, axis=0), "first": rows[0], "last": rows[-1]}
     if center not in centers:
         raise ValueError(f"center must be one of {tuple(centers)}, got {center!r}")
-    middle = centers[center](rows)
-    moved = rows - middle
+    moved = rows - centers[center]
     _, values, vectors = jnp.linalg.svd(moved, full_matrices=False)
-    directions = vectors[:k]
     total = jnp.sum(values**2)
-    explained = values[:k] ** 2 / jnp.where(total > 0, total, 1)
-    shapes = [leaf.shape[1:] for leaf in leaves]
     return TrajectoryPCA(
-        _split(middle, shapes, structure),
-        _split(directions.T, shapes, structure),
-        matmul(moved, directions.T),
-        explained,
+        unravel(centers[center]),
+        jax.vmap(unravel, out_axes=-1)(vectors[:k]),
+        matmul(moved, vectors[:k].T),
+        values[:k] ** 2 / jnp.where(total > 0, total, 1),
     )
-
-
-def _split(columns: Array, shapes: list[tuple[int, ...]], structure) -> PyTree:
-    """Rows of an array (D, ...) as leaves of these shapes, further axes last."""
-    leaves, start = [], 0
-    for shape in shapes:
-        stop = start + math.prod(shape)
-        leaves.append(columns[start:stop].reshape(*shape, *columns.shape[1:]))
-        start = stop
-    return structure.unflatten(leaves)
