@@ -79,8 +79,10 @@ def tuning_slices(config: ConfigDict) -> np.ndarray:
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Adam at a constant rate after a start from zero, so a run may end at any step."""
-    rate = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
+    """Adam; its rate rises from zero and falls back to it as a cosine."""
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, config.warmup, config.num_steps
+    )
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99))
 
 
