@@ -20,7 +20,6 @@ of the problem for each level of noise, found with the Hermitian product and mos
 means its iteration: also its absolute tolerance of 1e-5.
 """
 
-import contextlib
 import itertools
 import sys
 import time
@@ -69,9 +68,8 @@ def score_all(
     config: ConfigDict, workdir: Path, problems: list, pairs: list[tuple[str, int]], gammas: list
 ) -> list[dict]:
     """A record per variant and number of steps, each kept when it is finished."""
-    (workdir / "checkpoints").mkdir(exist_ok=True)
 
-    def score(pair):
+    def score(*pair):
         start = time.perf_counter()
         distance = compiled(config, *pair, problems)
         built = time.perf_counter()
@@ -82,13 +80,9 @@ def score_all(
         times = {"compile": built - start, "train": time.perf_counter() - built}
         return {"distance": values} | times
 
-    cells = []
-    with contextlib.closing(records.MetricsLog(workdir, 0, len(pairs), 1)) as log:
-        for done, pair in enumerate(pairs, 1):
-            path = workdir / "checkpoints" / f"{done}.json"
-            cells.append(records.kept(path, partial(score, pair)))
-            log.update(done, {"distance": np.asarray(cells[-1]["distance"])})
-    return cells
+    return records.piecewise(
+        workdir, pairs, score, lambda cell: {"distance": np.asarray(cell["distance"])}
+    )
 
 
 def draw_problems(config: ConfigDict) -> list[list[oracle.Problem]]:

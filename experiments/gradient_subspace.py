@@ -19,7 +19,6 @@ gradient, in the span or outside of it, to see which part it is that learns. A r
 again computes only the pieces it has not got.
 """
 
-import contextlib
 import itertools
 import sys
 import time
@@ -68,17 +67,22 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         harness.pick("methods", method, COLOURS)
     problem = classification(config)
     measure = jax.jit(partial(measured, problem, config))
-    start, found = time.perf_counter(), {method: [] for method in config.methods}
-    pieces = list(itertools.product(config.methods, range(config.num_seeds)))
     train = {m: jax.jit(partial(trained, problem, config, m)) for m in config.methods}
-    with contextlib.closing(records.MetricsLog(workdir, 0, len(pieces), 1)) as log:
-        for done, (method, seed) in enumerate(pieces, 1):
-            path = workdir / f"{method.replace(', ', '_').replace(' ', '_')}-{seed}.json"
-            compute = partial(follow, problem, config, seed, measure, train[method])
-            piece = records.kept(path, compute)
-            found[method].append(piece)
-            last = {name: np.asarray(piece[name][-1]) for name in ("fraction", "loss", "accuracy")}
-            log.update(done, last)
+
+    def compute(method, seed):
+        start = time.perf_counter()
+        found = follow(problem, config, seed, measure, train[method])
+        return found | {"seconds": time.perf_counter() - start}
+
+    def told(piece):
+        return {name: np.asarray(piece[name][-1]) for name in ("fraction", "loss", "accuracy")}
+
+    pairs = list(itertools.product(config.methods, range(config.num_seeds)))
+    pieces = records.piecewise(workdir, pairs, compute, told)
+    found = {
+        method: [piece for piece, pair in zip(pieces, pairs, strict=True) if pair[0] == method]
+        for method in config.methods
+    }
     results = {
         "k": problem.k,
         "num_parameters": tree.size(jax.eval_shape(problem.init, jax.random.key(0))),
@@ -92,7 +96,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     records.say(results["summary"], sys.stdout)
     picture = partial(draw, config, results)
     plots.save(workdir / "gradient_subspace.png", picture, size=(11, 3.8))
-    return results | {"seconds": {"compile": 0.0, "train": time.perf_counter() - start}}
+    return results | {"seconds": {"compile": 0.0, "train": sum(p["seconds"] for p in pieces)}}
 
 
 def classification(config: ConfigDict) -> Problem:

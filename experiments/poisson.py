@@ -19,7 +19,6 @@ the solver reports, its seconds the least of a few runs, its residual the true o
 matrix that is assembled without JAX. Finished solvers are kept: a killed run goes on with the next.
 """
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -200,18 +199,12 @@ def solve_all(config: ConfigDict, workdir: Path, problem: Problem) -> tuple[list
     methods = list(config.methods)
     for name in methods:
         harness.pick("methods", name, METHODS)
-    (workdir / "checkpoints").mkdir(exist_ok=True)
-    paths = [workdir / "checkpoints" / f"{i}.json" for i in range(len(methods))]
-    first = next((i for i, path in enumerate(paths) if not path.exists()), len(methods))
-    solved = [records.read_json(path, None) for path in paths[:first]]
-    log = records.MetricsLog(workdir, first, len(methods), 1)
-    with contextlib.closing(log):
-        for index in range(first, len(methods)):
-            records.say(f"{methods[index]} ...")
-            solved.append(solve(config, problem, methods[index]))
-            records.write_json(paths[index], solved[-1])
-            metrics = ("steps", "matvecs", "residual", "seconds")
-            log.update(index + 1, {name: solved[-1][name][-1] for name in metrics})
+    solved = records.piecewise(
+        workdir,
+        [(name,) for name in methods],
+        partial(solve, config, problem),
+        lambda r: {name: r[name][-1] for name in ("steps", "matvecs", "residual", "seconds")},
+    )
     best = min(solved, key=lambda r: (r["residual"][-1], r["method"]))
     return solved, METHODS[best["method"]](config, problem)(config.tolerances[-1])[0]
 

@@ -23,7 +23,6 @@ Jacobian are not counted in that number: DPS and PiGDM make one an evaluation, m
 more than it makes steps of conjugate gradients. RED-diff seeks a point, not a sample.
 """
 
-import contextlib
 import itertools
 import sys
 import time
@@ -66,7 +65,6 @@ def score_all(
     config: ConfigDict, workdir: Path, problems: dict, pairs: list[tuple[str, int]]
 ) -> list[dict]:
     """A record per method and number of evaluations, each kept when it is finished."""
-    (workdir / "checkpoints").mkdir(exist_ok=True)
 
     def score(name, count):
         start = time.perf_counter()
@@ -78,15 +76,10 @@ def score_all(
         }
         return found | {"compile": built - start, "train": time.perf_counter() - built}
 
-    cells = []
-    with contextlib.closing(records.MetricsLog(workdir, 0, len(pairs), 1)) as log:
-        for done, pair in enumerate(pairs, 1):
-            path = workdir / "checkpoints" / f"{done}.json"
-            cell = records.kept(path, partial(score, *pair))
-            cells.append(cell)
-            distances = {p.replace(" ", "_"): np.asarray(cell[p]["distance"]) for p in PRIORS}
-            log.update(done, distances)
-    return cells
+    def told(cell):
+        return {p.replace(" ", "_"): np.asarray(cell[p]["distance"]) for p in PRIORS}
+
+    return records.piecewise(workdir, pairs, score, told)
 
 
 def draw_problems(config: ConfigDict) -> dict[str, oracle.Problem]:

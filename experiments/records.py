@@ -1,12 +1,14 @@
 """What a run leaves in its workdir: its config, its metrics, its result."""
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,8 +38,29 @@ def read_json(path: Path, default: Any) -> Any:
 def kept(path: Path, compute: Callable[[], Any]) -> Any:
     """The value in the file, or if there is no file what ``compute`` gives, written there."""
     if not path.exists():
+        path.parent.mkdir(exist_ok=True)
         write_json(path, compute())
     return read_json(path, None)
+
+
+def piecewise(
+    workdir: Path,
+    pieces: Sequence[tuple],
+    compute: Callable[..., dict],
+    metrics: Callable[[dict], dict[str, Any]],
+) -> list[dict]:
+    """``compute(*piece)`` of every piece, kept when it is finished: a killed run goes on there.
+
+    After each a line of its metrics is logged.
+    """
+    found = []
+    with contextlib.closing(MetricsLog(workdir, 0, len(pieces), 1)) as log:
+        for done, piece in enumerate(pieces, 1):
+            say(", ".join(map(str, piece)) + " ...")
+            path = workdir / "checkpoints" / f"{done}.json"
+            found.append(kept(path, partial(compute, *piece)))
+            log.update(done, metrics(found[-1]))
+    return found
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
