@@ -76,6 +76,12 @@ def structured_update(grads):
     return optimizer.update(grads, optimizer.init(grads))[0]
 
 
+def sparse_posterior(p):
+    method = optim.sparse_vi(quadratic, p, optax.sgd(0.1), num_active=5, num_examples=10)
+    state = method.update(jax.random.key(1), method.init(jax.random.key(0), p))[0]
+    return method.center(state.posterior)
+
+
 def through_random_bases(grads):
     transform = optim.random_bases(jax.random.key(0), projections.hashed, 3, per_leaf=True)
     return transform.update(grads, transform.init(grads))[0]
@@ -124,6 +130,7 @@ TABLE = {
     ),
     "optim.subspace": Row(subspace_update, lambda r, d: (params(r, d),)),
     "optim.structured_subspace": Row(structured_update, lambda r, d: (params(r, d),)),
+    "optim.sparse_vi": Row(sparse_posterior, lambda r, d: (params(r, d),)),
     "optim.random_bases": Row(through_random_bases, lambda r, d: (params(r, d),)),
     **ANOMALY_ROWS,
     **DIFFUSION_OPERATOR_ROWS,

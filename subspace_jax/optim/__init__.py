@@ -1,4 +1,7 @@
-"""Optax transformations that move in a subspace or on a manifold, and minimizers on manifolds."""
+"""Optax transformations that move in a subspace or on a manifold, and minimizers on manifolds.
+
+`sparse_vi` is variational inference over a sparse subspace of the weights.
+"""
 
 from subspace_jax.optim._minimum import Minimum, MinimumInfo
 from subspace_jax.optim._random_bases import RandomBasesState, random_bases
@@ -9,6 +12,13 @@ from subspace_jax.optim._riemannian import (
     riemannian_sgd,
 )
 from subspace_jax.optim._riemannian_solvers import riemannian_conjugate_gradient, riemannian_lbfgs
+from subspace_jax.optim._sparse_vi import (
+    SparseGaussian,
+    SparseVI,
+    SparseVIInfo,
+    SparseVIState,
+    sparse_vi,
+)
 from subspace_jax.optim._structured import (
     StructuredState,
     StructuredVariables,
@@ -22,6 +32,10 @@ __all__ = [
     "MinimumInfo",
     "RandomBasesState",
     "RiemannianState",
+    "SparseGaussian",
+    "SparseVI",
+    "SparseVIInfo",
+    "SparseVIState",
     "StructuredState",
     "StructuredVariables",
     "SubspaceState",
@@ -32,6 +46,7 @@ __all__ = [
     "riemannian_lbfgs",
     "riemannian_sgd",
     "riemannian_trust_region",
+    "sparse_vi",
     "structured_subspace",
     "subspace",
 ]
