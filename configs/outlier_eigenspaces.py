@@ -15,15 +15,15 @@ def get_config(arg=None):
     config = ConfigDict()
     config.seed = 0
     config.num_seeds = 3
-    config.dim = 500  # of the data
+    config.dim = 200  # of the data
     config.num_classes = 5  # of the mixture
     config.width = 20  # of the two-layer network on XOR
-    config.precision = 8.0  # of the data about their means, whose norm is one
+    config.precision = 20.0  # of the data about their means, whose norm is one
     config.ridge = 0.01  # half of it times |params|^2 is added to the loss
-    config.learning_rates = (0.5, 0.5)  # over dim: of SGD on one new example a step; mixture, XOR
-    config.num_steps = 40_000
-    config.measure_every = 4000
-    config.num_examples = 2000  # new ones, which the matrices are means over
+    config.learning_rates = (2.0, 2.0)  # over dim: of SGD on one new example a step; mixture, XOR
+    config.num_steps = 20_000
+    config.measure_every = 2000
+    config.num_examples = 4000  # new ones, which the matrices are means over
     config.widths = (5, 10, 20)  # of networks on mixtures whose whole spectrum is computed
     config.classes = (2, 4, 8)
     config.spectrum_dim = 50
@@ -38,5 +38,5 @@ def get_config(arg=None):
 
 def sweep():
     """The noise of the data."""
-    for precision in (1.0, 2.0, 4.0, 8.0, 16.0):
+    for precision in (2.0, 5.0, 10.0, 20.0, 40.0):
         yield {"precision": precision}
