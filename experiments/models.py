@@ -1,6 +1,6 @@
 """The small networks that several experiments share (flax linen: pure ``init`` and ``apply``)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -10,12 +10,13 @@ from subspace_jax.manifolds import head as grassmann_head
 
 
 class MLP(nn.Module):
-    """Fully connected ReLU network on flattened inputs; He-normal kernels, zero biases.
+    """Fully connected network on flattened inputs; He-normal kernels, zero biases.
 
     ``MLP((200, 200, 10))`` on 784 inputs is the 199,210-parameter network of Li et al. (2018).
     """
 
     features: Sequence[int]
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -24,7 +25,7 @@ class MLP(nn.Module):
         for i, width in enumerate(self.features):
             x = nn.Dense(width, kernel_init=nn.initializers.he_normal())(x)
             if i + 1 < len(self.features):
-                x = nn.relu(x)
+                x = self.activation(x)
         return x
 
 
