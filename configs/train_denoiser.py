@@ -2,8 +2,8 @@
 
     python -m experiments.train_denoiser --config=configs/train_denoiser.py:OPTIONS
 
-Options: ``ct`` (lungs instead of heads), ``size=256`` (pixels of a side; from 128 on a wider network, for a GPU), ``smoke``
-(seconds, on the slices that come with the code).
+Options: ``ct`` (lungs instead of heads), ``size=256`` (pixels of a side; from 128 on a wider
+network, for a GPU), ``smoke`` (seconds, on the slices that come with the code).
 """
 
 from configs.common import parse_arg, training
@@ -35,7 +35,7 @@ def get_config(arg=None):
     if options.ct:
         config.subject, config.sigma_data = "lungs", 0.35
         config.contrast = config.brightness = 0.05  # values in HU mean something
-        config.num_steps = 4000
+        config.num_steps = 1500
     if options.size >= 128:
         config.channels = (96, 192, 256, 256)
         config.num_steps, config.batch_size = 40_000, 32
