@@ -136,6 +136,11 @@ def image_denoiser(network: Callable) -> Callable[[jax.Array, jax.Array], jax.Ar
     return denoise
 
 
+def of_real(denoise: Callable) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """A denoiser of complex images, as one of real images: their phase is zero."""
+    return lambda x, sigma: denoise(lax.complex(x, jnp.zeros_like(x)), sigma).real
+
+
 def to_channels(x: jax.Array) -> jax.Array:
     """Real and imaginary parts, or the real image alone, along a new last axis."""
     return jnp.stack([x.real, x.imag], -1) if jnp.iscomplexobj(x) else x[..., None]
