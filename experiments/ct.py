@@ -169,9 +169,9 @@ METHODS = {
         reconstruct=partial(reconstructions.total_variation, num_steps=1500)
     ),
     "DDS, normal": _with("DDS, normal"),
-    "DDS, proximal": _with("DDS, proximal", gamma=(30.0, 300.0, 3000.0, 30000.0)),
+    "DDS, proximal": _with("DDS, proximal", gamma=(3.0, 30.0, 300.0, 3000.0)),
     "DDS, calibrated": _with("DDS, calibrated"),
-    "DiffPIR": _with("DiffPIR", noise=(0.3, 1.0, 3.0, 10.0)),
+    "DiffPIR": _with("DiffPIR"),
     "DDNM": _with("DDNM"),
     "PiGDM": _with("PiGDM"),
     "MMPS": _with("MMPS"),
@@ -204,6 +204,6 @@ def across_slices(denoise: diffusion.Denoiser, sigmas: jax.Array, like: Scans) -
 
 ACROSS = reconstructions.Method(
     across_slices,
-    {"eta": (0.5, 1.0), "rho": (3e-3, 3e-2), "lam": (1e-5, 1e-4, 1e-3)},
+    {"eta": (0.5, 1.0), "rho": (0.01, 0.1), "lam": (3e-4, 1e-3, 3e-3)},
     "sample",
 )

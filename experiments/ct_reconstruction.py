@@ -56,6 +56,12 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     if not config.settings:
         write_settings(workdir, volumes)
     results: dict[str, Any] = {"methods": rows, "volumes": volumes, "prior": about}
+    results["largest_singular_value"] = {name: float(of.scale) for name, of in scans.items()}
+    # Above 1: the projector that reconstructs is not the one that measured.
+    results["residual_of_truth"] = {
+        name: float(comparison.scores(of, of.truth)["residual"].mean())
+        for name, of in scans.items()
+    }
     results["psnr"] = comparison.means(rows)
     results["volume_psnr"] = comparison.means(volumes)
     results["summary"] = headline(results)
