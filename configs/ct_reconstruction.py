@@ -52,7 +52,7 @@ def get_config(arg=None):
     if options.smoke:
         config.methods = ("FBP", "TV", "DDS, proximal")
         config.geometries = config.volumes = ((8, 180),)
-        config.volume_methods, config.num_volume = ("DDS, proximal",), 4
+        config.volume_methods, config.num_volume = (), 6
         config.num_tune, config.num_test = 1, 2
         config.levels = ConfigDict({"sample": 5})
     return config

@@ -159,20 +159,20 @@ def psnr(scans: Scans, x: np.ndarray) -> np.ndarray:
 def scores(scans: Scans, x: np.ndarray) -> dict[str, np.ndarray]:
     """Of reconstructions (num, H, W): ``psnr``, ``ssim`` and ``residual``, (num,) each.
 
-    The residual is |A x - y| over what noise alone would leave: about 1 is right.
+    A residual of about 1 is right.
     """
     ssim = [
         metrics.structural_similarity(truth, magnitude, data_range=float(truth.max()))
         for truth, magnitude in zip(scans.truth, np.abs(x), strict=True)
     ]
+    return {"psnr": psnr(scans, x), "ssim": np.asarray(ssim), "residual": residuals(scans, x)}
+
+
+def residuals(scans: Scans, x: np.ndarray) -> np.ndarray:
+    """|A x - y| over what noise alone would leave: (num,)."""
     norm = jax.jit(lambda setup, x, y: jnp.linalg.norm(scans.operator(*setup).apply(x) - y))
     norms = [norm(scans.setup(i), jnp.asarray(x[i]), scans.y[i]) for i in range(len(x))]
-    expected = scans.sigma_y * scans.num_numbers**0.5
-    return {
-        "psnr": psnr(scans, x),
-        "ssim": np.asarray(ssim),
-        "residual": np.asarray(norms) / expected,
-    }
+    return np.asarray(norms) / (scans.sigma_y * scans.num_numbers**0.5)
 
 
 def seconds(rows: Mapping[str, dict[str, Any]]) -> dict[str, float]:

@@ -47,8 +47,9 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     volumes, sections = {}, {}
     for geometry in config.volumes:
         name = label(*geometry)
+        harness.pick("volumes", name, geometries)
         records.say(f"all slices, {name} ...")
-        path = workdir / "checkpoints" / f"volume {geometry[0]}.json"
+        path = workdir / "checkpoints" / f"volume of {name}.json"
         compute = partial(volume, config, denoise, geometry, rows[name], path.with_suffix(".npz"))
         volumes[name] = records.kept(path, compute)
         with np.load(path.with_suffix(".npz")) as stored:
@@ -59,8 +60,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     results["largest_singular_value"] = {name: float(of.scale) for name, of in scans.items()}
     # Above 1: the projector that reconstructs is not the one that measured.
     results["residual_of_truth"] = {
-        name: float(comparison.scores(of, of.truth)["residual"].mean())
-        for name, of in scans.items()
+        name: float(comparison.residuals(of, of.truth).mean()) for name, of in scans.items()
     }
     results["psnr"] = comparison.means(rows)
     results["volume_psnr"] = comparison.means(volumes)
@@ -124,39 +124,51 @@ def volume(config: ConfigDict, denoise: Any, geometry: Any, rows: dict, path: Pa
     num = config.num_volume or len(slices)
     first = (len(slices) - num) // 2
     scans = scanned(config, geometry, "test", slices[first : first + num])
-    found, images = {}, {"truth": scans.truth}
-    for name in config.volume_methods:
-        method, chosen = ct.METHODS[name], rows[name]["settings"]
-        start = time.perf_counter()
-        call = comparison.build(config, denoise, method, rows[name]["levels"], scans)
-        jax.block_until_ready(comparison.reconstruct(config, call, scans, 0, chosen))
-        built = time.perf_counter()
-        images[name], seconds = comparison.reconstruct_all(config, call, scans, chosen)
-        found[name] = row(scans, images[name], rows[name], start, built, seconds)
+    found = {
+        name: one_by_one(config, denoise, scans, ct.METHODS[name], rows[name])
+        for name in config.volume_methods
+    }
+    found["DDS, z-TV"] = at_once(config, denoise, scans, geometry)
+    np.savez(path, truth=scans.truth, **{name: x for name, (_, x) in found.items()})
+    return {name: row for name, (row, _) in found.items()}
+
+
+def one_by_one(config, denoise, scans: ct.Scans, method: Any, told: dict) -> tuple[dict, Any]:
+    """The row and the images of a method that sees one slice, with what ``told`` says of it."""
     start = time.perf_counter()
-    given = across_settings(config, geometry)
-    call = build_across(config, denoise, scans)
-    tried = [] if given else tune_across(config, denoise, geometry)
-    chosen = given or ct.ACROSS.choices()[int(np.argmax(tried))]
-    jax.block_until_ready(reconstruct_across(config, call, scans, chosen))
+    call = comparison.build(config, denoise, method, told["levels"], scans)
+    jax.block_until_ready(comparison.reconstruct(config, call, scans, 0, told["settings"]))
     built = time.perf_counter()
-    images["DDS, z-TV"] = np.asarray(reconstruct_across(config, call, scans, chosen))
-    seconds = (time.perf_counter() - built) / num
+    x, seconds = comparison.reconstruct_all(config, call, scans, told["settings"])
+    return row(scans, x, told, start, built, seconds), x
+
+
+def at_once(config, denoise, scans: ct.Scans, geometry: Any) -> tuple[dict, np.ndarray]:
+    """The row and the volume of DDS across the slices."""
+    start = time.perf_counter()
+    call = build_across(config, denoise, scans)
+    jax.block_until_ready(reconstruct_across(config, call, scans, ct.ACROSS.choices()[0]))
+    built = time.perf_counter()
+    given = across_settings(config, geometry)
+    tried = [] if given else tune_across(config, call, geometry)
+    chosen = given or ct.ACROSS.choices()[int(np.argmax(tried))]
+    tuned = time.perf_counter()
+    x = np.asarray(reconstruct_across(config, call, scans, chosen))
+    seconds = (time.perf_counter() - tuned) / len(x)
     told = {"settings": chosen, "levels": config.levels.sample, "tuning": tried}
-    found["DDS, z-TV"] = row(scans, images["DDS, z-TV"], told, start, built, seconds)
-    np.savez(path, **images)
-    return found
+    return row(scans, x, told, start, built, seconds), x
 
 
 def row(scans: ct.Scans, x: np.ndarray, told: dict, start: float, built: float, seconds: float):
-    """Scores of a volume's slices, what ``told`` says of the method, and what it took."""
+    """Scores of all slices, what ``told`` says of the method, and what it took."""
+    spent = time.perf_counter() - built
     return {key: values.tolist() for key, values in comparison.scores(scans, x).items()} | {
         "settings": told["settings"],
         "levels": told["levels"],
         "tuning": told["tuning"],
         "seconds": seconds,
         "compile": built - start,
-        "spent": time.perf_counter() - built,
+        "spent": spent,
     }
 
 
@@ -177,10 +189,9 @@ def reconstruct_across(config: ConfigDict, call: Any, scans: ct.Scans, chosen: d
     return call(jax.random.key(config.seed), scans.setup(0), scans.y, chosen)
 
 
-def tune_across(config: ConfigDict, denoise: Any, geometry: Any) -> list[float]:
+def tune_across(config: ConfigDict, call: Any, geometry: Any) -> list[float]:
     """The mean PSNR of each choice on the whole slab."""
     scans = simulated(config, geometry, "tune", 0)
-    call = build_across(config, denoise, scans)
     tried = []
     for chosen in ct.ACROSS.choices():
         x = np.asarray(reconstruct_across(config, call, scans, chosen))
