@@ -34,7 +34,6 @@ def get_config(arg=None):
         "DDS, calibrated",
         "DiffPIR",
         "PiGDM",
-        "RED-diff",
     )
     config.sigma_range = (0.01, 5.0)
     config.levels = ConfigDict({"sample": 20, "jacobian": 20, "dps": 100, "red_diff": 100})

@@ -162,7 +162,7 @@ _WEIGHTS = tuple(float(f"{10**k:.1e}") for k in np.linspace(-5, -2.25, 12))
 METHODS = {
     "FBP": reconstructions.Method(
         filtered_back_projection,
-        {"cutoff": (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)},
+        {"cutoff": (0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 1.0, 1.4, 2.0, 4.0)},
     ),
     "TV": _with("TV", weight=_WEIGHTS)._replace(
         # Small singular values: few steps would be a regularizer of their own.

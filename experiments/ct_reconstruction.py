@@ -226,7 +226,7 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(tables)
 
 
-SHOWN = ("FBP", "TV", "DDS, normal", "DDS, proximal", "DiffPIR", "RED-diff")
+SHOWN = ("FBP", "TV", "DDS, normal", "DDS, proximal", "DiffPIR", "PiGDM")
 
 
 def draw(config, scans, images, results, sections, figure: Figure) -> None:

@@ -132,7 +132,11 @@ def gaussian(x, sigma):
     return x / (1 + 16 * sigma**2)
 
 
-SAMPLERS = [name for name in configs.get_config().methods if ct.METHODS[name].levels]
+SAMPLERS = [
+    *(name for name in ct.METHODS if ct.METHODS[name].levels == "sample"),
+    "PiGDM",
+    "RED-diff",
+]
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
