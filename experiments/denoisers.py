@@ -1,4 +1,4 @@
-"""A small U-Net that takes noise off complex images, preconditioned for every level of noise.
+"""A small U-Net that takes noise off images, preconditioned for every level of noise.
 
 One set of weights, two ways to convolve: ``lax.conv`` is fast outside of loops, a product with
 shifted copies inside ``lax.scan`` on a CPU, where XLA's convolutions and above all their
@@ -30,7 +30,7 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, noise: jax.Array) -> jax.Array:
-        """Images (batch, height, width, 2) like ``x``, told the noise level (batch,)."""
+        """Images (batch, height, width, 1 or 2) like ``x``, told the noise level (batch,)."""
         waves = noise[:, None] * 2.0 ** jnp.arange(-2, 6)
         waves = jnp.concatenate([jnp.sin(waves), jnp.cos(waves)], -1)
         features = nn.silu(nn.Dense(self.num_features)(waves))
@@ -93,7 +93,7 @@ class Conv(nn.Module):
 def precondition(
     net: Callable[[jax.Array, jax.Array], jax.Array], sigma_data: float
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """(x (batch, h, w, 2), sigma (batch,)) -> the expected clean images.
+    """(x (batch, h, w, c), sigma (batch,)) -> the expected clean images.
 
     The network's input and target have variance one at every level of noise.
 
@@ -110,7 +110,7 @@ def precondition(
 
 
 def load(path: Path | str) -> tuple[Callable[[jax.Array, jax.Array], jax.Array], dict[str, Any]]:
-    """``denoise(x, sigma) -> x_0`` for one complex image (h, w), and what `save` was told.
+    """``denoise(x, sigma) -> x_0`` for one image (h, w), and what `save` was told.
 
     Raises:
         FileNotFoundError: no such file.
@@ -122,18 +122,28 @@ def load(path: Path | str) -> tuple[Callable[[jax.Array, jax.Array], jax.Array],
     params = traverse_util.unflatten_dict(flat, sep="/")
     model = UNet(tuple(about["channels"]), about["num_blocks"], products=_slow_in_loops())
     network = precondition(functools.partial(model.apply, {"params": params}), about["sigma_data"])
-    return complex_denoiser(network), about
+    return image_denoiser(network), about
 
 
-def complex_denoiser(network: Callable) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """A network on batches of two real channels, as a function of one complex image."""
+def image_denoiser(network: Callable) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """A network on batches of real channels, as a function of one image: two if it is complex."""
 
     def denoise(x: jax.Array, sigma: jax.Array) -> jax.Array:
-        channels = jnp.stack([x.real, x.imag], -1)[None]
+        channels = to_channels(x)[None]
         y = network(channels, jnp.reshape(sigma, (1,)).astype(channels.dtype))[0]
-        return lax.complex(y[..., 0], y[..., 1])
+        return lax.complex(y[..., 0], y[..., 1]) if jnp.iscomplexobj(x) else y[..., 0]
 
     return denoise
+
+
+def of_real(denoise: Callable) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """A denoiser of complex images, as one of real images: their phase is zero."""
+    return lambda x, sigma: denoise(lax.complex(x, jnp.zeros_like(x)), sigma).real
+
+
+def to_channels(x: jax.Array) -> jax.Array:
+    """Real and imaginary parts, or the real image alone, along a new last axis."""
+    return jnp.stack([x.real, x.imag], -1) if jnp.iscomplexobj(x) else x[..., None]
 
 
 def save(path: Path, params: Any, about: dict[str, Any]) -> None:

@@ -148,6 +148,15 @@ def even_slices(name: str, num: int, size: int, orientations: tuple[str, ...]) -
     return np.stack(slices).astype(np.float32)
 
 
+def stack(name: str, num: int, size: int) -> np.ndarray:
+    """Axial slices (num, size, size), 1 mm apart, about the middle of a head, upwards."""
+    pixel = field_of_view() / size
+    head = load(name, pixel)
+    positions = head.middle[2] + (np.arange(num) - (num - 1) / 2) / head.spacing[2]
+    slices = [cut(head, "axial", at, size=size, pixel=pixel) for at in positions]
+    return np.stack(slices).astype(np.float32)
+
+
 def field_of_view() -> float:
     """The side of a picture in mm."""
     return 211.2

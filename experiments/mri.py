@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from skimage import metrics
 
 from experiments import denoisers
 from subspace_jax import diffusion
@@ -27,6 +26,19 @@ class Scans(NamedTuple):
     """Standard deviation of the noise, per real component."""
     truth: np.ndarray
     """(num, H, W), magnitudes."""
+
+    @property
+    def num_numbers(self) -> int:
+        """Real ones, of a slice: two a point and coil."""
+        return 2 * self.maps.shape[1] * int(jnp.sum(self.mask))
+
+    def setup(self, i: int) -> tuple[jax.Array, jax.Array]:
+        """The mask, and the maps of slice ``i``."""
+        return self.mask, self.maps[i]
+
+    def operator(self, mask: jax.Array, maps: jax.Array) -> diffusion.operators.LinearOperator:
+        """Of a slice."""
+        return diffusion.operators.multicoil_mri(mask, maps)
 
 
 def simulate(
@@ -120,40 +132,6 @@ def load_fastmri(
     estimate = jax.jit(lambda one: estimate_maps(one, center))
     maps = jnp.stack([estimate(one) for one in y])
     return Scans(mask, maps, y, sigma_y, (truth / scale).astype(np.float32))
-
-
-def psnr(scans: Scans, x: np.ndarray) -> np.ndarray:
-    """Of magnitudes of (num, H, W), in dB on the scale of each slice's brightest pixel: (num,)."""
-    top = scans.truth.max((1, 2))
-    error = np.mean((np.abs(x) - scans.truth) ** 2, (1, 2))
-    return 10 * np.log10(top**2 / error)
-
-
-def scores(scans: Scans, x: np.ndarray) -> dict[str, np.ndarray]:
-    """Of reconstructions (num, H, W): ``psnr``, ``ssim`` and ``residual``, (num,) each.
-
-    The residual is |A x - y| over what noise alone would leave: about 1 is right.
-    """
-    ssim = [
-        metrics.structural_similarity(truth, magnitude, data_range=float(truth.max()))
-        for truth, magnitude in zip(scans.truth, np.abs(x), strict=True)
-    ]
-    norms = _residuals(scans.mask, scans.maps, scans.y, jnp.asarray(x))
-    num_measured = scans.maps.shape[1] * int(jnp.sum(scans.mask))
-    expected = scans.sigma_y * (2 * num_measured) ** 0.5
-    return {
-        "psnr": psnr(scans, x),
-        "ssim": np.asarray(ssim),
-        "residual": np.asarray(norms) / expected,
-    }
-
-
-@jax.jit
-def _residuals(mask: jax.Array, maps: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
-    def norm(maps, y, x):
-        return jnp.linalg.norm(diffusion.operators.multicoil_mri(mask, maps).apply(x) - y)
-
-    return jax.vmap(norm)(maps, y, x)
 
 
 def _centred(transform: Any, x: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ settings and the values among which a tuning subject chooses, at most twelve tog
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -189,13 +189,3 @@ METHODS = {
         "red_diff",
     ),
 }
-
-
-def build(method: Method, denoise: Any, sigma_y: float, sigmas: Any) -> Callable[..., jax.Array]:
-    """(key, mask, maps, y, settings) -> an image: one slice, one program for all masks."""
-
-    def reconstruct(key, mask, maps, y, settings):
-        op = diffusion.operators.multicoil_mri(mask, maps)
-        return method.reconstruct(key, denoise, op, y, sigma_y, sigmas, settings)
-
-    return jax.jit(reconstruct)

@@ -1,4 +1,4 @@
-"""A diffusion prior of heads: a denoiser trained at every level of noise.
+"""A diffusion prior of heads or lungs: a denoiser trained at every level of noise.
 
 Claim (Karras et al., 2022): one network, preconditioned so that its input and target have variance
 one at every level of noise, learns from real slices to take noise off; with that it can be sampled.
@@ -27,13 +27,14 @@ import optax
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import data, denoisers, harness, heads, plots, records
+from experiments import data, denoisers, harness, plots, records, subjects
 from subspace_jax import diffusion
 
 
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Train, test on the tuning subject, write the weights and a sheet of samples."""
-    slices = training_slices(config)
+    subject = harness.pick("subject", config.subject, subjects.SUBJECTS)
+    slices = subject.train(config)
     model = denoisers.UNet(tuple(config.channels), config.num_blocks)
     optimizer = make_optimizer(config)
     split = data.Split(slices, np.zeros(len(slices), np.int32), slices[:0], np.zeros(0, np.int32))
@@ -41,41 +42,27 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     state, seconds = harness.train(
         workdir,
         config,
-        start(config, model, optimizer),
-        partial(train_step, config, model, optimizer),
+        start(config, subject, model, optimizer),
+        partial(train_step, config, subject, model, optimizer),
         lambda step: batch(step)[0],
     )
     params = state["average"]
     size = sum(x.size for x in jax.tree.leaves(params))
     recipe = {key: config[key] for key in ("size", "channels", "num_blocks", "sigma_data")}
-    recipe |= {"heads": list(config.heads), "num_steps": config.num_steps, "seed": config.seed}
+    recipe |= subject.about(config) | {"num_steps": config.num_steps, "seed": config.seed}
     recipe |= {"batch_size": config.batch_size, "weights": size}
     denoisers.save(workdir / "denoiser.npz", params, recipe)
     denoise = jax.jit(denoisers.load(workdir / "denoiser.npz")[0])  # as rounded
-    clean = phased(jax.random.key(config.seed + 1), tuning_slices(config))
+    clean = subject.images(jax.random.key(config.seed + 1), subject.tune(config))
     gains = {str(sigma): gain(config, denoise, clean, sigma) for sigma in config.sigmas}
     results: dict[str, Any] = {"num_weights": size, "num_slices": len(slices), "gain_db": gains}
-    results["rms"] = float(np.sqrt(np.mean(slices**2) / 2))
+    results["rms"] = float(np.sqrt(np.mean(slices**2) / channels_of(subject)))
     results["summary"] = headline(config, results)
     records.say(results["summary"], sys.stdout)
-    samples = sample(config, denoise, 8)
+    samples = sample(config, denoise, 8, clean.dtype)
     picture = partial(draw, config, denoise, slices, clean, samples)
     plots.save(workdir / "train_denoiser.png", picture, size=(9.6, 5.4))
     return results | {"seconds": seconds}
-
-
-def training_slices(config: ConfigDict) -> np.ndarray:
-    """Random slices of the config's heads, or those that come with the code."""
-    if not config.heads:
-        return heads.committed("train")
-    return heads.random_slices(tuple(config.heads), config.num_slices, config.size, config.seed)
-
-
-def tuning_slices(config: ConfigDict) -> np.ndarray:
-    """Of the subject that is neither trained nor tested on."""
-    if config.size == 64:
-        return heads.committed("tune")
-    return heads.even_slices(heads.TUNE, 16, config.size, ("axial",))
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
@@ -86,8 +73,8 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99))
 
 
-def start(config: ConfigDict, model: denoisers.UNet, optimizer: Any) -> dict[str, Any]:
-    image = jnp.zeros((1, config.size, config.size, 2))
+def start(config: ConfigDict, subject: subjects.Subject, model: Any, optimizer: Any) -> dict:
+    image = jnp.zeros((1, config.size, config.size, channels_of(subject)))
     params = jax.jit(model.init)(jax.random.key(config.seed), image, jnp.zeros(1))["params"]
     average = jax.tree.map(jnp.copy, params)
     return {
@@ -98,10 +85,17 @@ def start(config: ConfigDict, model: denoisers.UNet, optimizer: Any) -> dict[str
     }
 
 
-def train_step(config, model, optimizer, state, batch, key):
+def channels_of(subject: subjects.Subject) -> int:
+    """Two of complex images, one of real ones."""
+    magnitude = jax.ShapeDtypeStruct((1, 1, 1), jnp.float32)
+    image = jax.eval_shape(subject.images, jax.random.key(0), magnitude)
+    return 2 if jnp.iscomplexobj(image) else 1
+
+
+def train_step(config, subject, model, optimizer, state, batch, key):
     """One step of Adam on the weighted squared error, and the moving average of the weights."""
     image_key, sigma_key, noise_key = jax.random.split(key, 3)
-    clean = augmented(image_key, batch)
+    clean = denoisers.to_channels(augmented(config, subject, image_key, batch))
     mean, deviation = config.log_sigma
     log_sigma = mean + deviation * jax.random.normal(sigma_key, (len(batch),))
     sigma = jnp.exp(jnp.clip(log_sigma, jnp.log(0.002), jnp.log(20.0)))
@@ -123,39 +117,31 @@ def train_step(config, model, optimizer, state, batch, key):
     return state, {"loss": value}
 
 
-def augmented(key: jax.Array, magnitudes: jax.Array) -> jax.Array:
-    """Images (batch, h, w, 2) of these magnitudes: another contrast, a smooth phase."""
-    gamma_key, scale_key, phase_key = jax.random.split(key, 3)
+def augmented(config, subject, key: jax.Array, magnitudes: jax.Array) -> jax.Array:
+    """Images (batch, h, w) of these magnitudes, of another contrast and brightness."""
+    gamma_key, scale_key, image_key = jax.random.split(key, 3)
     num = len(magnitudes)
-    gamma = jnp.exp(0.2 * jax.random.normal(gamma_key, (num, 1, 1)))
-    scale = jnp.exp(0.15 * jax.random.normal(scale_key, (num, 1, 1)))
-    return phased(phase_key, scale * jnp.maximum(magnitudes, 1e-6) ** gamma)
-
-
-def phased(key: jax.Array, magnitudes: Any) -> jax.Array:
-    """Real and imaginary parts (batch, h, w, 2) of magnitudes with random smooth phases."""
-    keys = jax.random.split(key, len(magnitudes))
-    phases = jax.vmap(lambda k: denoisers.smooth_phase(k, magnitudes.shape[-1]))(keys)
-    x = magnitudes * phases
-    return jnp.stack([x.real, x.imag], -1)
+    gamma = jnp.exp(config.contrast * jax.random.normal(gamma_key, (num, 1, 1)))
+    scale = jnp.exp(config.brightness * jax.random.normal(scale_key, (num, 1, 1)))
+    return subject.images(image_key, scale * jnp.maximum(magnitudes, 1e-6) ** gamma)
 
 
 def gain(config: ConfigDict, denoise: Any, clean: jax.Array, sigma: float) -> float:
     """By how many dB the denoised images are nearer to the clean ones than the noisy ones."""
     key = jax.random.fold_in(jax.random.key(config.seed + 2), round(1000 * sigma))
-    x = jax.lax.complex(clean[..., 0], clean[..., 1])
-    noisy = x + sigma * diffusion.standard_normal(key, x.shape, x.dtype)
+    noisy = clean + sigma * diffusion.standard_normal(key, clean.shape, clean.dtype)
     denoised = jnp.stack([denoise(one, jnp.float32(sigma)) for one in noisy])
-    return float(20 * jnp.log10(jnp.linalg.norm(noisy - x) / jnp.linalg.norm(denoised - x)))
+    before, after = (jnp.linalg.norm(x - clean) for x in (noisy, denoised))
+    return float(20 * jnp.log10(before / after))
 
 
-def sample(config: ConfigDict, denoise: Any, num: int) -> np.ndarray:
+def sample(config: ConfigDict, denoise: Any, num: int, dtype: Any) -> np.ndarray:
     """Images (num, size, size) of the prior alone."""
     sigmas = diffusion.karras_sigmas(config.num_levels, sigma_min=0.01, sigma_max=10.0)
     step, shape = diffusion.euler(), (config.size, config.size)
 
     def one(key):
-        return diffusion.sample(key, denoise, sigmas, shape, step=step, dtype=jnp.complex64).x
+        return diffusion.sample(key, denoise, sigmas, shape, step=step, dtype=dtype).x
 
     keys = jax.random.split(jax.random.key(config.seed + 3), num)
     return np.asarray(jax.jit(harness.each(one))(keys))
@@ -172,8 +158,7 @@ def headline(config: ConfigDict, results: dict[str, Any]) -> str:
 def draw(config, denoise, slices, clean, samples, figure: Figure) -> None:
     """Training slices, samples, and a slice of the tuning subject at three levels of noise."""
     grid = figure.subplots(3, 8)
-    middle = clean[len(clean) // 2]
-    x = jax.lax.complex(middle[..., 0], middle[..., 1])
+    x = clean[len(clean) // 2]
     last = [np.abs(x)]
     names = ["clean"]
     for i, sigma in enumerate((0.1, 0.3, 1.0)):
@@ -181,18 +166,19 @@ def draw(config, denoise, slices, clean, samples, figure: Figure) -> None:
         noisy = x + sigma * diffusion.standard_normal(key, x.shape, x.dtype)
         last += [np.abs(noisy), np.abs(denoise(noisy, jnp.float32(sigma)))]
         names += [f"noise {sigma}", "denoised"]
-    last.append(np.angle(x))
-    names.append("its phase")
     rows = (slices[:8], np.abs(samples), last)
     for axes_row, images in zip(grid, rows, strict=True):
-        for axes, image in zip(axes_row, images, strict=True):
+        for axes, image in zip(axes_row, images, strict=False):
             axes.imshow(image, cmap="gray", vmin=0, vmax=1.1)
-            axes.axis("off")
+    for axes in grid.flat:
+        axes.axis("off")
     grid[0, 0].set_title("slices to train on")
     grid[1, 0].set_title("samples of the prior")
-    for axes, name in zip(grid[2], names, strict=True):
+    for axes, name in zip(grid[2], names, strict=False):
         axes.set_title(name, fontsize=9)
-    grid[2, -1].images[0].set(cmap="twilight", clim=(-np.pi, np.pi))
+    if np.iscomplexobj(x):
+        grid[2, -1].imshow(np.angle(x), cmap="twilight", vmin=-np.pi, vmax=np.pi)
+        grid[2, -1].set_title("its phase", fontsize=9)
 
 
 if __name__ == "__main__":

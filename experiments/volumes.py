@@ -1,4 +1,4 @@
-"""Volumes of heads that packages carry: where each lies, and as arrays in anatomical axes."""
+"""Volumes of people that packages carry: where each lies, and as arrays in anatomical axes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -33,13 +33,47 @@ def anatomical(volume: np.ndarray, affine: np.ndarray) -> dict[str, np.ndarray]:
     return {"volume": np.flip(volume, backwards), "spacing": spacing.astype(np.float32)}
 
 
+def read_patients(kind: str, folder: Path) -> dict[str, np.ndarray]:
+    """Images and masks of the two patients of pyradiomics, ``image1`` to ``label2``, as stored."""
+    return {
+        f"{what}{patient}": formats.read_nrrd(folder / _PATIENTS.format(kind, patient, what))
+        for patient in (1, 2)
+        for what in ("image", "label")
+    }
+
+
+def _patients(kind: str, content: str, *sha256: str) -> tuple:
+    """A row of pyradiomics; digests in the order of `read_patients`."""
+    files = [_PATIENTS.format(kind, i, what) for i in (1, 2) for what in ("image", "label")]
+    digests = dict(zip(files, sha256, strict=True))
+    requires = ("numpy", "versioneer", "wheel", "setuptools<80")
+    return partial(read_patients, kind), content, "BSD-3", "pyradiomics==3.0.1", digests, requires
+
+
 def _row(content: str, licence: str, archive: str, file: str, sha256: str, *requires: str) -> tuple:
     reader: Callable[[Path], Any] = partial(read, file)
     return reader, content, licence, archive, {file: sha256}, requires
 
 
+_PATIENTS = "pyradiomics-3.0.1/data/{}{}_{}.nrrd"
 # The fields of `data.Source`.
 ROWS = {
+    "brain_tumours": _patients(
+        "brain",
+        "2 patients, contrast T1 MR, 256 x 256 x 25 and 23, with masks of the tumours",
+        "fffdb111ee8b428ede7256707393c927a7d5be912f0604cf3c6f1bd5fc9644cf",
+        "ae6d8e6b84f7e99d68c210ee2fa6aaaefa0b2df0a84f55efca4feebe2b216059",
+        "d35a1c6a3e1eb72bae97c5515472fbe057fb38ee8e1e199215d1c3c6f292332e",
+        "15189c024936ecc337649b9a10c475117c7c40df0d53c22163f9a2023ed741a5",
+    ),
+    "lung_ct": _patients(
+        "lung",
+        "2 patients, CT in HU, 512 x 512 x 48 and 61, 0.57 and 0.63 x 5 mm, masks of the tumours",
+        "379fa48bf34cfa961e6f5ec19c0c38757a30b9aa884212ef28dc29b5061c64ed",
+        "e9d9a88054d7bc1d3034193ff907ce6b8c6ba28a7bc3a16f23728982d1b6b50a",
+        "aa2b94eec79127ed786798ac8dc3c013010e1692d5787bebfae1a1e9685a4651",
+        "cef52738dc51aab69a48fe30639da956d2b911b1c2920439c091fab84727657a",
+    ),
     "head_pycortex": _row(
         "1 person, T1 MR of the whole head, 256 x 256 x 256, 1 mm",
         "BSD-2",

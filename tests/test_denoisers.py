@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import denoisers, heads
+from experiments import denoisers, heads, lungs
 
 SHAPE = (1, 16, 16, 2)
 
@@ -74,6 +74,27 @@ def test_the_committed_prior_takes_noise_off_a_slice_it_has_not_seen():
     assert not {heads.TUNE, heads.TEST} & set(about["heads"])
     clean = heads.committed("test")[4] * denoisers.smooth_phase(jax.random.key(0), 64)
     noise = 0.2 * jax.lax.complex(*jax.random.normal(jax.random.key(1), (2, 64, 64)))
+    error = jax.jit(denoise)(clean + noise, jnp.float32(0.2)) - clean
+    assert jnp.linalg.norm(error) < 0.5 * jnp.linalg.norm(noise)
+
+
+def test_a_network_of_one_channel_is_a_denoiser_of_real_images(tmp_path):
+    about = {"channels": [8, 16], "num_blocks": 1, "sigma_data": 0.25}
+    params = denoisers.UNet((8, 16), 1).init(
+        jax.random.key(0), jnp.zeros((1, 16, 16, 1)), jnp.zeros(1)
+    )["params"]
+    denoisers.save(tmp_path / "net.npz", params, about)
+    x = jax.random.normal(jax.random.key(1), (16, 16))
+    y = jax.jit(denoisers.load(tmp_path / "net.npz")[0])(x, jnp.float32(0.25))
+    assert y.dtype == x.dtype
+    np.testing.assert_allclose(y, x / 2, atol=1e-3)
+
+
+def test_the_committed_prior_of_lungs_takes_noise_off_a_patient_it_has_not_seen():
+    denoise, about = denoisers.load("experiments/assets/denoiser_ct64.npz")
+    assert (about["size"], about["patient"]) == (64, lungs.TRAIN_PATIENT)
+    clean = lungs.shrunk(lungs.committed("test")[30:31], 64)[0]
+    noise = 0.2 * jax.random.normal(jax.random.key(1), (64, 64))
     error = jax.jit(denoise)(clean + noise, jnp.float32(0.2)) - clean
     assert jnp.linalg.norm(error) < 0.5 * jnp.linalg.norm(noise)
 

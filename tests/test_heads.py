@@ -96,6 +96,13 @@ def test_front_and_top_are_at_the_top_of_a_slice_and_right_is_right(head, orient
     np.testing.assert_allclose(np.diff(one, axis=1), along * step, rtol=1e-2)
 
 
+def test_a_stack_climbs_by_a_millimetre_a_slice_about_the_middle(head):
+    slices = heads.stack("head_pycortex", 4, 16)
+    assert slices.shape == (4, 16, 16)
+    step = head.volume[0, 0, 1] - head.volume[0, 0, 0]  # of 4 mm
+    np.testing.assert_allclose(np.diff(slices, axis=0)[:, 8, 8], step / 4, rtol=1e-2)
+
+
 def test_a_turn_by_ninety_degrees_turns_the_picture(head):
     straight = heads.cut(head, "axial", 20.0, size=8, pixel=4.0)
     turned = heads.cut(head, "axial", 20.0, size=8, pixel=4.0, turn=90.0)

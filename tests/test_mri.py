@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from experiments import heads, mri, reconstructions
+from experiments import comparison, heads, mri, reconstructions
 from subspace_jax import diffusion
 
 SIGMA = 0.01
@@ -47,10 +48,10 @@ def test_the_noise_has_the_level_that_it_says():
 
 def test_scores_of_the_truth_and_of_nothing(scans):
     truth = scans.truth.astype(complex)
-    found = mri.scores(scans, (1 + 1e-4) * truth)
+    found = comparison.scores(scans, (1 + 1e-4) * truth)
     assert np.all(found["psnr"] > 80)
     assert found["ssim"] == pytest.approx(1, abs=1e-4)
-    nothing = mri.scores(scans, 0 * truth)
+    nothing = comparison.scores(scans, 0 * truth)
     expected = [-10 * np.log10(np.mean((t / t.max()) ** 2)) for t in scans.truth]
     assert nothing["psnr"] == pytest.approx(expected, rel=1e-4)
 
@@ -111,11 +112,12 @@ def test_with_the_prior_of_a_gaussian_each_sampler_comes_near_the_measurement(na
     maps = diffusion.operators.coils.birdcage(2, (8, 8), dtype=jnp.complex64)
     mask = jnp.ones((8, 8), bool)
     y = diffusion.operators.multicoil_mri(mask, maps).apply(truth)
+    scans = mri.Scans(mask, maps[None], y[None], SIGMA, np.abs(truth)[None])
+    config = ConfigDict({"seed": 1, "sigma_range": (0.01, 2.0)})
     method = reconstructions.METHODS[name]
-    sigmas = diffusion.karras_sigmas(60, sigma_min=0.01, sigma_max=2.0)
-    call = reconstructions.build(method, lambda x, s: x / (1 + 16 * s**2), 0.01, sigmas)
-    key, nearest = jax.random.key(1), []
+    call = comparison.build(config, lambda x, s: x / (1 + 16 * s**2), method, 60, scans)
+    nearest = []
     for chosen in method.choices():
-        x = call(key, mask, maps, y, {k: jnp.float32(v) for k, v in chosen.items()})
+        x = comparison.reconstruct(config, call, scans, 0, chosen)
         nearest.append(float(jnp.linalg.norm(x - truth) / jnp.linalg.norm(truth)))
     assert min(nearest) < (0.35 if name in ("DPS", "RED-diff") else 0.15)

@@ -1,0 +1,71 @@
+"""Whose images a prior learns: heads in MR, complex, or lungs in CT, real."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import denoisers, heads, lungs
+
+
+class Subject(NamedTuple):
+    """Magnitudes to learn from and to test on, and what images they become."""
+
+    train: Callable[[ConfigDict], np.ndarray]
+    """Random slices (num, size, size) of the config, or those that come with the code."""
+    tune: Callable[[ConfigDict], np.ndarray]
+    """Of what is neither trained nor tested on."""
+    images: Callable[[jax.Array, Any], jax.Array]
+    """(key, magnitudes) -> images, real or complex."""
+    about: Callable[[ConfigDict], dict[str, Any]]
+    """What the weights tell of it."""
+
+
+def phased(key: jax.Array, magnitudes: Any) -> jax.Array:
+    """Complex images of magnitudes (num, n, n), with random smooth phases."""
+    keys = jax.random.split(key, len(magnitudes))
+    phases = jax.vmap(lambda k: denoisers.smooth_phase(k, magnitudes.shape[-1]))(keys)
+    return magnitudes * phases
+
+
+def _train_heads(config: ConfigDict) -> np.ndarray:
+    if not config.heads:
+        return heads.committed("train")
+    return heads.random_slices(tuple(config.heads), config.num_slices, config.size, config.seed)
+
+
+def _tune_heads(config: ConfigDict) -> np.ndarray:
+    if config.size == 64:
+        return heads.committed("tune")
+    return heads.even_slices(heads.TUNE, 16, config.size, ("axial",))
+
+
+def _train_lungs(config: ConfigDict) -> np.ndarray:
+    if not config.num_slices:
+        return lungs.shrunk(lungs.committed("train"), config.size)
+    return lungs.random_slices(config.num_slices, config.size, config.seed)
+
+
+def _tune_lungs(config: ConfigDict) -> np.ndarray:
+    if config.size <= 128:
+        return lungs.shrunk(lungs.committed("tune"), config.size)
+    return lungs.shrunk(lungs.load(lungs.TRAIN_PATIENT)[list(lungs.TUNE)], config.size)
+
+
+def _real(key: jax.Array, magnitudes: Any) -> jax.Array:
+    del key
+    return jnp.asarray(magnitudes)
+
+
+SUBJECTS = {
+    "heads": Subject(_train_heads, _tune_heads, phased, lambda c: {"heads": list(c.heads)}),
+    "lungs": Subject(
+        _train_lungs,
+        _tune_lungs,
+        _real,
+        lambda c: {"patient": lungs.TRAIN_PATIENT, "values": "HU / 2000 + 0.5"},
+    ),
+}
