@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import data, harness, models, plots, records
-from subspace_jax import projections, tree
+from subspace_jax import landscape, projections, tree
 
 
 class Problem(NamedTuple):
@@ -229,31 +229,22 @@ def summarize(config, size, direct, subspace) -> dict:
     }
 
 
-def smallest_dim(config, baseline, subspace) -> dict[str, int | list | None]:
-    """The smallest d whose score exceeds the fraction of the baseline's; None beyond the grid.
+def smallest_dim(config, baseline, subspace) -> dict[str, int | float | list | None]:
+    """`landscape.smallest_dimension` of scores (num_seeds, num_dims, num_examples), for JSON.
 
-    The interval holds the middle 90 % of its values when both the seeds and the test examples are
-    drawn again with replacement; their mean and standard deviation are None if one is infinite.
+    None stands for a dim beyond the grid.
     """
-    dims = np.array([*config.dims, math.inf])
-
-    def first(baseline, subspace):
-        score = average(config)(subspace.mean(2), axis=0)
-        reached = score > config.fraction * average(config)(baseline.mean(1))
-        return dims[np.argmax([*reached, True])]
-
-    rng = np.random.default_rng(config.seed)
-    num_seeds, num_examples = baseline.shape
-    values = []
-    for _ in range(config.num_bootstrap):
-        seeds = rng.integers(num_seeds, size=num_seeds)
-        examples = rng.integers(num_examples, size=num_examples)
-        values.append(first(baseline[seeds][:, examples], subspace[seeds][:, :, examples]))
-    interval = np.quantile(values, [0.05, 0.95], method="nearest")
-    value, *interval = (
-        int(d) if d < math.inf else None for d in (first(baseline, subspace), *interval)
+    found = landscape.smallest_dimension(
+        jax.random.fold_in(jax.random.key(config.seed), config.num_seeds),
+        jnp.array(config.dims),
+        jnp.asarray(subspace).swapaxes(0, 1),
+        jnp.asarray(baseline),
+        fraction=config.fraction,
+        average=getattr(jnp, config.average),
+        num_bootstrap=config.num_bootstrap,
     )
-    mean, std = (float(f(values)) if np.max(values) < math.inf else None for f in (np.mean, np.std))
+    value, *interval = (int(d) if d < math.inf else None for d in (found.value, *found.interval))
+    mean, std = (float(d) if d < math.inf else None for d in (found.mean, found.std))
     return {"value": value, "interval": interval, "mean": mean, "std": std}
 
 
