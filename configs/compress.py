@@ -28,8 +28,8 @@ def get_config(arg=None):
     config.num_seeds = 3
     config.num_steps = 1200
     config.batch_size = 128
-    config.learning_rate = 1e-2  # Adam, on z; all rates fall to zero
-    config.direct_learning_rate = 1e-3
+    config.learning_rate = 0.1  # Adam, on z; all rates fall to zero
+    config.direct_learning_rate = 1e-2
     config.small_learning_rate = 1e-2
     config.fractions = (0.9, 0.95)  # of the direct accuracy, in the summary
 
@@ -49,7 +49,7 @@ def sweep():
     for factor in (0.3, 1, 3):
         yield {
             "validation": True,
-            "learning_rate": 1e-2 * factor,
-            "direct_learning_rate": 1e-3 * factor,
+            "learning_rate": 0.1 * factor,
+            "direct_learning_rate": 1e-2 * factor,
             "small_learning_rate": 1e-2 * factor,
         }

@@ -81,7 +81,7 @@ def get_config(arg=None):
 def cartpole(config):
     config.problem = "cartpole"
     config.hidden = (64, 64)
-    config.dims = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
+    config.dims = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 64)
     config.num_seeds = 10
     config.batch_size = 1  # episodes of each policy
     config.learning_rate = 1.0
