@@ -66,7 +66,8 @@ def get_config(arg=None):
     if options.toy:
         toy(config)
     if options.smoke:
-        config.data = "digits" if config.data == "mnist5k" else config.data
+        if config.data == "mnist5k" and not options.lenet:  # for which 8 x 8 pixels are too few
+            config.data = "digits"
         config.hidden = (32,)
         config.population, config.horizon = 8, 50
         config.dims = (5, 20) if options.toy else (10, 100)

@@ -287,7 +287,7 @@ def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
         sizes, scores = (np.array([one[name] for one in rows]) for name in ("bytes", "accuracy"))
         axes.plot(sizes, scores, ".", color=colour, ms=3, alpha=0.6)
         line = "" if method.startswith("small") else "-"  # pools and widths are no one curve
-        label = method if method in LOOKS and len(rows) != 1 else f"direct, {method}"
+        label = f"all weights, {method}" if rows[0]["setting"] == 1 else method
         axes.plot(sizes.mean(1), scores.mean(1), line + marker, color=colour, ms=6, label=label)
     axes.set_xscale("log")
     axes.set(xlabel="bytes of the file", ylabel=f"accuracy on {config.data}")

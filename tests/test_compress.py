@@ -42,6 +42,7 @@ def test_eight_bits_err_by_half_a_step_of_the_largest_weight(tmp_path):
         assert len(np.unique(np.rint(one / step if step else one))) <= 255
 
 
+@pytest.mark.slow
 def test_what_a_new_process_reads_is_the_network_to_the_last_bit(tmp_path):
     key, z = jax.random.key(3), jnp.linspace(-1, 1, 7, dtype=jnp.float16)
     params0 = model_files.initial(NETWORK, key)
@@ -60,6 +61,7 @@ def test_what_a_new_process_reads_is_the_network_to_the_last_bit(tmp_path):
         compress.compare(tmp_path, found)
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why(tmp_path):
     with pytest.raises(OSError, match="FileNotFoundError"):
         model_files.digests_elsewhere([(tmp_path / "none.npz", NETWORK)])

@@ -119,9 +119,12 @@ OPTIONS = {
     "cartpole": "cart-pole",
     "shuffled_pixels": "digits, pixels shuffled",
     "shuffled_labels=0.5": "digits, 50% of labels random",
+    "lenet": "mnist5k",
+    "width=3,depth=4": "digits",
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_problem_is_swept(option, tmp_path):
     config = get_config(f"smoke,{option}")

@@ -76,7 +76,7 @@ def intrinsic_dimension(
         common_score: the baseline that does not depend on the problem.
         average: of the seeds, with ``axis``: the mean or the median.
         num_rounds: bisections, for each baseline, between the last dim before the first one that is
-            good enough and that one. ``log2`` of the widest gap ends at consecutive integers.
+            good enough and that one. ``log2`` of the widest gap, rounded up, ends at neighbours.
         batch_size: runs trained at once, by ``vmap``; None for all of the grid's. Memory is what
             so many runs take, which only the caller's device and ``train`` can tell. On a CPU 1 is
             often the fastest.
