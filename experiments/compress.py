@@ -6,7 +6,11 @@ is stored as one seed and the d numbers of z, "in some cases" more than 100 time
     python -m experiments.compress
     python -m experiments.compress --config=configs/compress.py:fashion
 
-Expected: TODO
+Expected: on MNIST-5k a seed and 3000 numbers are 7.4 kB and 97.6 % of direct training's accuracy
+(93.3 against 95.6 %), 107 times less than float32: the claim. But a small network is the better way
+up to there: 1.2 kB for 90 %, where the subspace takes 2.9 kB, 3.2 kB for 95 %, where it takes 7.4.
+From 10 kB on the subspace is the best of those tried (94.6 % in 25 kB); the widths of the small
+networks are a coarse grid that ends there. Pruned int8 weights need 62 kB, all of them 157 kB.
 
 The network 784-200-200-10 is trained in subspaces of several d, and directly. Rivals: the direct
 weights as float32, float16 and int8 (a scale an array); the int8 weights of which all but the
