@@ -3,7 +3,10 @@
     python -m experiments.intrinsic_dimension --config=configs/intrinsic_dimension.py:OPTIONS
 
 Options: ``mnist`` (all 60,000 images, the paper's 100 epochs, 3 seeds), ``toy`` (the paper's
-1000-parameter problem with intrinsic dimension 10), ``smoke`` (seconds), ``d=N`` (that d alone).
+1000-parameter problem with intrinsic dimension 10), ``cartpole`` (a pole, by evolution strategies),
+``fashion`` (Fashion-MNIST, to go with ``mnist`` or alone), ``lenet`` (that network instead),
+``width=N`` and ``depth=N`` (of the hidden layers), ``shuffled_pixels``, ``shuffled_labels=SHARE``
+(of the training labels; scored on training images), ``smoke`` (seconds), ``d=N`` (that d alone).
 """
 
 from configs.common import parse_arg, training
@@ -12,15 +15,21 @@ DIMS = (50, 100, 200, 300, 400, 500, 625, 750, 875, 1000, 1250, 1500)
 
 
 def get_config(arg=None):
-    options = parse_arg(arg, smoke=False, mnist=False, toy=False, d=0)
-    if options.mnist and options.toy:
-        raise ValueError("choose one of mnist and toy")
+    options = parse_arg(
+        arg, smoke=False, mnist=False, toy=False, cartpole=False, fashion=False, lenet=False,
+        width=200, depth=2, shuffled_pixels=False, shuffled_labels=0.0, d=0,
+    )  # fmt: skip
+    images = options.mnist or options.fashion or options.lenet
+    if images + options.toy + options.cartpole > 1:
+        raise ValueError("choose one of images (mnist, fashion, lenet), toy and cartpole")
     config = training()
     config.problem = "mlp"
     config.data = "mnist5k"
     config.data_path = ""  # a folder of official IDX files, instead of the named data set
     config.validation = False  # score on held-out training images: for tuning
-    config.hidden = (200, 200)
+    config.shuffled_pixels = options.shuffled_pixels  # by one permutation for all images
+    config.shuffled_labels = options.shuffled_labels  # share of the training labels
+    config.hidden = (options.width,) * options.depth
     config.dims = DIMS
     config.num_seeds = 2
     config.average = "mean"  # of the seeds' scores; or median
@@ -29,6 +38,10 @@ def get_config(arg=None):
     config.batch_size = 128
     config.learning_rate = 1e-2  # Adam, on z
     config.direct_learning_rate = 1e-3  # Adam, on all parameters
+    config.population = 32  # of cartpole: policies in a step, in antithetic pairs
+    config.sigma = 1.0  # noise of every entry of z; the projection is isometric
+    config.direct_sigma = 0.05  # noise of every parameter
+    config.horizon = 500  # steps of 20 ms that the pole is to stand
     config.decay = False  # cosine decay of both to zero
     config.num_bootstrap = 1000
     config.num_steps = 1200
@@ -41,20 +54,22 @@ def get_config(arg=None):
         config.num_steps = 46_800
         config.log_every = 400
         config.checkpoint_every = 2000
+    if options.fashion:
+        config.data = "fashion_mnist"
+    if options.lenet:
+        config.problem = "lenet"
+        config.dims = (50, 100, 150, 200, 250, 275, 300, 350, 400, 500, 600, 750)
+    if options.shuffled_labels:
+        config.dims = (500, 1000, 2000, 4000, 8000, 12_000, 16_000, 24_000, 32_000)
+    if options.cartpole:
+        cartpole(config)
     if options.toy:
-        config.problem = "toy"
-        config.dims = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20)
-        config.num_seeds = 20
-        config.average = "median"  # at d = 10 a few seeds draw an ill-conditioned 10 x 10 system
-        config.learning_rate = config.direct_learning_rate = 0.1
-        config.decay = True
-        config.num_steps = 4000
-        config.steps_per_call = 100
-        config.log_every = 1000
-        config.checkpoint_every = 1000
+        toy(config)
     if options.smoke:
-        config.data = "digits" if config.data == "mnist5k" else config.data
+        if config.data == "mnist5k" and not options.lenet:  # for which 8 x 8 pixels are too few
+            config.data = "digits"
         config.hidden = (32,)
+        config.population, config.horizon = 8, 50
         config.dims = (5, 20) if options.toy else (10, 100)
         config.num_seeds = 2
         config.num_steps, config.steps_per_call = 40, 10
@@ -62,6 +77,31 @@ def get_config(arg=None):
     if options.d:
         config.dims = (options.d,)
     return config
+
+
+def cartpole(config):
+    config.problem = "cartpole"
+    config.hidden = (64, 64)
+    config.dims = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 64)
+    config.num_seeds = 10
+    config.batch_size = 1  # episodes of each policy
+    config.learning_rate = 1.0
+    config.direct_learning_rate = 0.03
+    config.num_steps = config.checkpoint_every = config.log_every = 40
+    config.steps_per_call = 10
+
+
+def toy(config):
+    config.problem = "toy"
+    config.dims = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20)
+    config.num_seeds = 20
+    config.average = "median"  # at d = 10 a few seeds draw an ill-conditioned 10 x 10 system
+    config.learning_rate = config.direct_learning_rate = 0.1
+    config.decay = True
+    config.num_steps = 4000
+    config.steps_per_call = 100
+    config.log_every = 1000
+    config.checkpoint_every = 1000
 
 
 def sweep():

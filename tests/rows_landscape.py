@@ -1,5 +1,7 @@
 """Rows of the contract's table: the shape of a loss."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -41,6 +43,18 @@ def principal(X):
     return found.center, found.coordinates @ found.directions["x"].T, found.explained
 
 
+def saturating(key, dim):
+    return (dim / (dim + jax.random.uniform(key))).astype(jnp.float32)
+
+
+def swept(key):
+    direct = partial(saturating, dim=1000)
+    found = landscape.intrinsic_dimension(
+        key, saturating, direct, (2, 9), num_seeds=3, num_rounds=2, num_bootstrap=5
+    )
+    return found.scores, found.individual, found.common
+
+
 LANDSCAPE_ROWS = {
     "landscape.hessian": Row(lambda p, v: landscape.hessian(loss, p)(v), two),
     "landscape.gradient_second_moment": Row(
@@ -55,6 +69,14 @@ LANDSCAPE_ROWS = {
     ),
     "landscape.overlap": Row(landscape.overlap, bases(2, 3), FIELD),
     "landscape.trajectory_pca": Row(principal, arrays((7, 4))),
+    "landscape.intrinsic_dimension": Row(swept, keys, dtypes=("float32",), grad=False),
+    "landscape.smallest_dimension": Row(
+        lambda scores, baseline: landscape.smallest_dimension(
+            jax.random.key(0), jnp.arange(1, 5), scores, baseline, num_bootstrap=5
+        ),
+        arrays((4, 3, 6), (3, 6)),
+        grad=False,
+    ),
     "landscape.path": Row(lambda *trees: landscape.path(0.3, *trees), three),
     "landscape.path_losses": Row(
         lambda ts, *trees: landscape.path_losses(loss, ts, *trees),

@@ -165,7 +165,7 @@ def public_functions():
         *(module for module in modules if isinstance(module, ModuleType)),
     ):
         for name in module.__all__:
-            host = name in ("raise_if_failed", "save", "load")
+            host = name in ("raise_if_failed", "save", "load", "load_key")
             value = getattr(module, name)
             alias = get_origin(value) is not None  # of a type, such as Denoiser
             if not (host or alias or isinstance(value, type | ModuleType)):

@@ -27,6 +27,7 @@ def test_what_is_loaded_is_what_was_saved_to_the_last_bit(scheme, tmp_path):
     projections.save(tmp_path / "model.npz", scheme, key, PARAMS, z)
     P, found = projections.load(tmp_path / "model.npz", PARAMS)
     np.testing.assert_array_equal(found, z)
+    assert projections.load_key(tmp_path / "model.npz") == key
     expected = projections.expand(getattr(projections, scheme)(key, PARAMS, 9), z)
     np.testing.assert_array_equal(tree.ravel(projections.expand(P, found)), tree.ravel(expected))
     assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]

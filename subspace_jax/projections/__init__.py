@@ -9,7 +9,7 @@ directions that are given; `save` and `load` keep a trained model as a seed and 
 
 from subspace_jax.projections._dense import gaussian, gaussian_orthonormal
 from subspace_jax.projections._fastfood import fastfood
-from subspace_jax.projections._files import load, save
+from subspace_jax.projections._files import load, load_key, save
 from subspace_jax.projections._hashed import hashed
 from subspace_jax.projections._rademacher import rademacher
 from subspace_jax.projections._spanned import spanned
@@ -25,6 +25,7 @@ __all__ = [
     "gaussian_orthonormal",
     "hashed",
     "load",
+    "load_key",
     "materialize",
     "rademacher",
     "restrict",

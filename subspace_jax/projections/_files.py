@@ -66,12 +66,22 @@ def load(path: str | Path, params: PyTree) -> tuple[Projection, Array]:
         ValueError: parameters of other shapes than those it was saved for.
     """
     with np.load(path) as stored:
-        about = json.loads(str(stored["about"]))
-        data, z = stored["key"], stored["z"]
+        about, z = json.loads(str(stored["about"])), stored["z"]
     if about["params"] != _shapes(params):
         raise ValueError(f"{path} is for parameters {about['params']}, got {_shapes(params)}")
-    key = jax.random.wrap_key_data(jnp.asarray(data), impl=about["key"])
-    return _SCHEMES[about["scheme"]](key, params, len(z)), jnp.asarray(z)
+    projection = _SCHEMES[about["scheme"]](load_key(path), params, len(z))
+    return projection, jnp.asarray(z)
+
+
+def load_key(path: str | Path) -> Key:
+    """The key of a file that `save` wrote: folded, it can name the initial parameters too.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    with np.load(path) as stored:
+        about, data = json.loads(str(stored["about"])), stored["key"]
+    return jax.random.wrap_key_data(jnp.asarray(data), impl=about["key"])
 
 
 def _shapes(params: PyTree) -> list[Any]:

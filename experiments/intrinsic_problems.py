@@ -1,0 +1,199 @@
+"""What is trained in random subspaces: images, as they are or shuffled; a pole; ten sums."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+from ml_collections import ConfigDict
+
+from experiments import data, models
+
+
+def by_backpropagation(function: Callable, variables: Any, key: jax.Array) -> tuple:
+    """The value and the gradient of a function."""
+    del key
+    return jax.value_and_grad(function)(variables)
+
+
+def by_evolution(
+    function: Callable, variables: Any, key: jax.Array, *, population: int, sigma: float
+) -> tuple:
+    """The value and the gradient of a function smoothed by noise, from antithetic samples.
+
+    Reference: Salimans, Ho, Chen, Sidor & Sutskever (2017), "Evolution strategies as a scalable
+    alternative to reinforcement learning", algorithm 1.
+    """
+    center, unravel = ravel_pytree(variables)
+    noise = jax.random.normal(key, (population // 2, center.size))
+    samples = center + sigma * jnp.concatenate([noise, -noise])
+    values = jax.vmap(lambda x: function(unravel(x)))(samples)
+    above, below = jnp.split(values, 2)
+    grads = (above - below) @ noise / (2 * sigma * len(noise))
+    return values.mean(), unravel(grads)
+
+
+class Problem(NamedTuple):
+    """A thing to train, and how well it went."""
+
+    init: Callable[[jax.Array], Any]
+    """key -> parameters."""
+    loss: Callable[..., jax.Array]
+    """(parameters, *batch) -> number."""
+    scores: Callable[..., jax.Array]
+    """(parameters, *examples) -> (num_examples,) scores in [0, 1], of which 1 is the best."""
+    examples: tuple
+    """What to score on."""
+    batches: Callable[[int], tuple]
+    """step -> batch, arrays (batch_size, num_seeds, ...)."""
+    value_and_grad: Callable[..., tuple[jax.Array, Any]] = by_backpropagation
+    """(function, z, key) -> its value and gradient, exact or estimated."""
+    direct_value_and_grad: Callable[..., tuple[jax.Array, Any]] = by_backpropagation
+    """Likewise of all parameters."""
+
+
+def classification(network: Callable[..., nn.Module], config: ConfigDict) -> Problem:
+    """A network on images; scored by which test images it labels correctly.
+
+    With labels at random there is nothing to generalize: it is scored on what it has seen.
+    """
+    split = shuffled(config, data.load(config.data, config.data_path))
+    if config.validation:
+        split = data.hold_out(split.train_x, split.train_y, 1 / 8)
+    model = network(config, int(split.train_y.max()) + 1)
+    streams = [
+        data.epochs(split, config.batch_size, (config.seed, s)) for s in range(config.num_seeds)
+    ]
+
+    def loss(params, x, y):
+        logits = model.apply(params, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    def scores(params, x, y):
+        return (model.apply(params, x).argmax(-1) == y).astype(jnp.float32)
+
+    def batches(step):
+        xs, ys = zip(*(stream(step) for stream in streams), strict=True)
+        return np.stack(xs, 1), np.stack(ys, 1)
+
+    seen = config.shuffled_labels > 0
+    return Problem(
+        init=lambda key: model.init(key, split.train_x[:1]),
+        loss=loss,
+        scores=scores,
+        examples=(split.train_x, split.train_y) if seen else (split.test_x, split.test_y),
+        batches=batches,
+    )
+
+
+def shuffled(config: ConfigDict, split: data.Split) -> data.Split:
+    """The data with one permutation of the pixels, and a share of the training labels, at random.
+
+    Reference: Li et al. (2018), sections 3.2 and S5.3.
+    """
+    if not 0 <= config.shuffled_labels <= 1:
+        raise ValueError(f"shuffled_labels must lie in 0..1, got {config.shuffled_labels}")
+    rng = np.random.default_rng(config.seed)
+    if config.shuffled_pixels:
+        order = rng.permutation(math.prod(split.train_x.shape[1:]))
+        train_x, test_x = (
+            x.reshape(len(x), -1)[:, order].reshape(x.shape) for x in (split.train_x, split.test_x)
+        )
+        split = split._replace(train_x=train_x, test_x=test_x)
+    labels = split.train_y.copy()
+    chosen = rng.permutation(len(labels))[: round(config.shuffled_labels * len(labels))]
+    labels[chosen] = rng.integers(labels.max() + 1, size=len(chosen))
+    return split._replace(train_y=labels)
+
+
+def cartpole(config: ConfigDict) -> Problem:
+    """A policy of two hidden layers holds up a pole; scored by the share of the time that it does.
+
+    Its gradient is estimated by evolution strategies; Li et al. (2018) trained a Q-network.
+    """
+    if config.population < 2 or config.population % 2:
+        raise ValueError(f"population must be even and at least 2, got {config.population}")
+    policy = models.MLP((*config.hidden, 2))
+
+    def upright(params, start):
+        def step(state, _):
+            state = push(state, policy.apply(params, state[None])[0].argmax())
+            return state, stands(state)
+
+        held = jax.lax.scan(step, start, length=config.horizon)[1]
+        return jnp.cumprod(held).mean()  # once fallen it stays
+
+    def scores(params, starts):
+        return jax.vmap(partial(upright, params))(starts)
+
+    def starts(number, *seed):
+        return np.random.default_rng(seed).uniform(-0.05, 0.05, (*number, 4)).astype(np.float32)
+
+    evolve = partial(partial, by_evolution, population=config.population)
+    return Problem(
+        init=lambda key: policy.init(key, jnp.zeros((1, 4))),
+        loss=lambda params, starts: -scores(params, starts).mean(),
+        scores=scores,
+        examples=(starts((100,), config.seed),),
+        batches=lambda step: (starts((config.batch_size, config.num_seeds), config.seed, 1, step),),
+        value_and_grad=evolve(sigma=config.sigma),
+        direct_value_and_grad=evolve(sigma=config.direct_sigma),
+    )
+
+
+def push(state: jax.Array, right: jax.Array) -> jax.Array:
+    """The cart and its pole 20 ms later: position, speed, angle and its speed, in SI units.
+
+    Reference: Barto, Sutton & Anderson (1983), "Neuronlike adaptive elements that can solve
+    difficult learning control problems", as in the benchmark CartPole of the field.
+    """
+    x, speed, angle, spin = state
+    pole, total, half, gravity, dt = 0.1, 1.1, 0.5, 9.8, 0.02
+    force = jnp.where(right, 10.0, -10.0)
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    pulled = (force + pole * half * spin**2 * sin) / total
+    turn = (gravity * sin - cos * pulled) / (half * (4 / 3 - pole * cos**2 / total))
+    pull = pulled - pole * half * turn * cos / total
+    return jnp.stack([x + dt * speed, speed + dt * pull, angle + dt * spin, spin + dt * turn])
+
+
+def stands(state: jax.Array) -> jax.Array:
+    """One while the cart is on its track and the pole within 12 degrees, else zero."""
+    inside = (jnp.abs(state[0]) <= 2.4) & (jnp.abs(state[2]) <= math.radians(12))
+    return inside.astype(state.dtype)
+
+
+def toy(config: ConfigDict) -> Problem:
+    """1000 numbers in ten groups; the i-th group has to sum to i. Scored by exp(-loss).
+
+    The solutions have dimension 990, so the intrinsic dimension is 10 exactly.
+
+    Reference: Li et al. (2018), section 2.
+    """
+    del config
+    targets = jnp.arange(1.0, 11.0)
+
+    def loss(params):
+        return jnp.mean((params.reshape(10, 100).sum(axis=1) - targets) ** 2)
+
+    return Problem(
+        init=lambda key: jnp.zeros(1000),
+        loss=loss,
+        scores=lambda params: jnp.exp(-loss(params))[None],
+        examples=(),
+        batches=lambda step: (),
+    )
+
+
+PROBLEMS: dict[str, Callable[[ConfigDict], Problem]] = {
+    "mlp": partial(classification, lambda config, num: models.MLP((*config.hidden, num))),
+    "lenet": partial(classification, lambda config, num: models.LeNet(num)),
+    "cartpole": cartpole,
+    "toy": toy,
+}

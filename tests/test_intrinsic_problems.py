@@ -1,0 +1,145 @@
+"""What the intrinsic dimension is measured of: the pole against its equations, shuffling, LeNet."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.intrinsic_dimension import get_config
+from experiments import data, models
+from experiments import intrinsic_dimension as experiment
+from experiments import intrinsic_problems as problems
+from subspace_jax import tree
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_a_push_solves_the_equations_of_motion(right):
+    """Of a cart and a rod on it: their mass matrix times the accelerations is the force."""
+    _, speed, angle, spin = state = np.array([0.3, -0.8, 0.15, 1.1])
+    inertia = np.array([[1.1, 0.05 * np.cos(angle)], [0.05 * np.cos(angle), 0.1 * 0.25 * 4 / 3]])
+    force = np.array([20 * right - 10 + 0.05 * spin**2 * np.sin(angle), 0.49 * np.sin(angle)])
+    acceleration, turn = np.linalg.solve(inertia, force)
+    expected = state + 0.02 * np.array([speed, acceleration, spin, turn])
+    found = problems.push(jnp.asarray(state), jnp.asarray(right))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_score_is_the_share_of_the_time_before_the_fall():
+    config = get_config("cartpole")
+    config.update(hidden=(3,), horizon=60, num_seeds=1)
+    problem = problems.cartpole(config)
+    params = problem.init(jax.random.key(0))
+    params["params"]["Dense_1"]["bias"] += jnp.array([0, 100.0])  # pushes right for ever
+    starts = problem.examples[0][:2]
+    for start, score in zip(starts, problem.scores(params, starts), strict=True):
+        state, steps = jnp.asarray(start), 0
+        while abs(state := problems.push(state, jnp.array(1)))[2] <= np.radians(12):
+            steps += 1
+        assert score == pytest.approx(steps / 60)
+        assert 5 < steps < 20
+
+
+def test_a_pole_or_a_cart_too_far_is_down():
+    states = np.array([[0, 0, 0, 0], [2.5, 0, 0, 0], [0, 0, -0.22, 0], [2.3, 9, 0.2, 9]])
+    assert [int(problems.stands(jnp.asarray(state))) for state in states] == [1, 0, 0, 1]
+
+
+def test_evolution_estimates_the_gradient_of_a_linear_function_from_its_samples():
+    slope, x = (
+        {"w": jnp.array([1.0, -2]), "b": jnp.array([3.0])},
+        {"w": jnp.ones(2), "b": jnp.ones(1)},
+    )
+    key, sigma = jax.random.key(1), 0.3
+    value, grads = problems.by_evolution(
+        partial(tree.vdot, slope), x, key, population=8, sigma=sigma
+    )
+    noise = jax.random.normal(key, (4, 3))
+    expected = noise.T @ (noise @ tree.ravel(slope)) / 4
+    np.testing.assert_allclose(tree.ravel(grads), expected, rtol=1e-4)
+    assert value == pytest.approx(float(tree.vdot(slope, x)), rel=1e-5)
+
+
+def test_evolution_with_many_samples_finds_the_gradient():
+    x = jnp.array([0.5, -1, 2])
+
+    def function(x):
+        return jnp.sum(x**2) + jnp.sin(x[0])
+
+    _, grads = problems.by_evolution(function, x, jax.random.key(0), population=200_000, sigma=0.01)
+    np.testing.assert_allclose(grads, jax.grad(function)(x), atol=0.05)
+
+
+def split(num=200):
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(2, num, 4, 3)).astype(np.float32)
+    return data.Split(images[0], np.arange(num) % 10, images[1], np.arange(num) % 7)
+
+
+def test_one_permutation_moves_the_pixels_of_all_images():
+    config = get_config("shuffled_pixels")
+    before, after = split(), problems.shuffled(config, split())
+    order = [
+        np.flatnonzero(before.train_x[0].ravel() == value)[0] for value in after.train_x[0].ravel()
+    ]
+    assert sorted(order) == list(range(12))
+    assert order != sorted(order)
+    for name in ("train_x", "test_x"):
+        flat = getattr(before, name).reshape(200, 12)
+        np.testing.assert_array_equal(getattr(after, name).reshape(200, 12), flat[:, order])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_that_share_of_the_training_labels_is_random(share):
+    config = get_config(f"shuffled_labels={share}")
+    before, after = split(20_000), problems.shuffled(config, split(20_000))
+    changed = np.mean(before.train_y != after.train_y)
+    assert changed == pytest.approx(0.9 * share, abs=0.01)  # a tenth draws the label it had
+    np.testing.assert_array_equal(after.test_y, before.test_y)
+    np.testing.assert_array_equal(np.unique(after.train_y), np.arange(10))
+
+
+def test_lenet_has_the_papers_size():
+    params = jax.eval_shape(models.LeNet(10).init, jax.random.key(0), jnp.zeros((1, 28, 28)))
+    assert tree.size(params) == 44_426
+
+
+def test_windows_times_a_matrix_are_a_convolution():
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 9, 8, 3)), rng.normal(size=(5, 5, 3, 4))
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    found = models.windows(jnp.asarray(x), 5) @ kernel.reshape(-1, 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+OPTIONS = {
+    "cartpole": "cart-pole",
+    "shuffled_pixels": "digits, pixels shuffled",
+    "shuffled_labels=0.5": "digits, 50% of labels random",
+    "lenet": "mnist5k",
+    "width=3,depth=4": "digits",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_problem_is_swept(option, tmp_path):
+    config = get_config(f"smoke,{option}")
+    config.update(dims=(2, 9), num_bootstrap=5, num_steps=10, log_every=10, checkpoint_every=10)
+    results = experiment.run(config, tmp_path)
+    assert np.shape(results["score"]) == (2, 2)
+    assert np.all(np.array([*results["score"], results["direct_score"]]) >= 0)
+    assert results["summary"].startswith(OPTIONS[option])
+
+
+def test_the_options_are_the_papers():
+    assert get_config("width=50,depth=5").hidden == (50,) * 5
+    assert get_config("fashion").data == "fashion_mnist"
+    assert get_config("lenet").problem == "lenet"
+    assert get_config("lenet,mnist").data == "mnist"
+    assert get_config("cartpole").hidden == (64, 64)
+    with pytest.raises(ValueError, match="choose one"):
+        get_config("fashion,toy")
