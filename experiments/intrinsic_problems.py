@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
 from experiments import data, models
+from experiments.environments import push, stands
 
 
 def by_backpropagation(function: Callable, variables: Any, key: jax.Array) -> tuple:
@@ -145,28 +146,6 @@ def cartpole(config: ConfigDict) -> Problem:
         value_and_grad=evolve(sigma=config.sigma),
         direct_value_and_grad=evolve(sigma=config.direct_sigma),
     )
-
-
-def push(state: jax.Array, right: jax.Array) -> jax.Array:
-    """The cart and its pole 20 ms later: position, speed, angle and its speed, in SI units.
-
-    Reference: Barto, Sutton & Anderson (1983), "Neuronlike adaptive elements that can solve
-    difficult learning control problems", as in the benchmark CartPole of the field.
-    """
-    x, speed, angle, spin = state
-    pole, total, half, gravity, dt = 0.1, 1.1, 0.5, 9.8, 0.02
-    force = jnp.where(right, 10.0, -10.0)
-    sin, cos = jnp.sin(angle), jnp.cos(angle)
-    pulled = (force + pole * half * spin**2 * sin) / total
-    turn = (gravity * sin - cos * pulled) / (half * (4 / 3 - pole * cos**2 / total))
-    pull = pulled - pole * half * turn * cos / total
-    return jnp.stack([x + dt * speed, speed + dt * pull, angle + dt * spin, spin + dt * turn])
-
-
-def stands(state: jax.Array) -> jax.Array:
-    """One while the cart is on its track and the pole within 12 degrees, else zero."""
-    inside = (jnp.abs(state[0]) <= 2.4) & (jnp.abs(state[2]) <= math.radians(12))
-    return inside.astype(state.dtype)
 
 
 def toy(config: ConfigDict) -> Problem:

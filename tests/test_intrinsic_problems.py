@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.intrinsic_dimension import get_config
-from experiments import data, models
+from experiments import data, environments, models
 from experiments import intrinsic_dimension as experiment
 from experiments import intrinsic_problems as problems
 from subspace_jax import tree
@@ -22,7 +22,7 @@ def test_a_push_solves_the_equations_of_motion(right):
     force = np.array([20 * right - 10 + 0.05 * spin**2 * np.sin(angle), 0.49 * np.sin(angle)])
     acceleration, turn = np.linalg.solve(inertia, force)
     expected = state + 0.02 * np.array([speed, acceleration, spin, turn])
-    found = problems.push(jnp.asarray(state), jnp.asarray(right))
+    found = environments.push(jnp.asarray(state), jnp.asarray(right))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -35,7 +35,7 @@ def test_the_score_is_the_share_of_the_time_before_the_fall():
     starts = problem.examples[0][:2]
     for start, score in zip(starts, problem.scores(params, starts), strict=True):
         state, steps = jnp.asarray(start), 0
-        while abs(state := problems.push(state, jnp.array(1)))[2] <= np.radians(12):
+        while abs(state := environments.push(state, jnp.array(1)))[2] <= np.radians(12):
             steps += 1
         assert score == pytest.approx(steps / 60)
         assert 5 < steps < 20
@@ -43,7 +43,7 @@ def test_the_score_is_the_share_of_the_time_before_the_fall():
 
 def test_a_pole_or_a_cart_too_far_is_down():
     states = np.array([[0, 0, 0, 0], [2.5, 0, 0, 0], [0, 0, -0.22, 0], [2.3, 9, 0.2, 9]])
-    assert [int(problems.stands(jnp.asarray(state))) for state in states] == [1, 0, 0, 1]
+    assert [int(environments.stands(jnp.asarray(state))) for state in states] == [1, 0, 0, 1]
 
 
 def test_evolution_estimates_the_gradient_of_a_linear_function_from_its_samples():
