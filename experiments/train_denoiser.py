@@ -6,8 +6,9 @@ one at every level of noise, learns from real slices to take noise off; with tha
     python -m experiments.train_denoiser                                              64 x 64
     python -m experiments.train_denoiser --config=configs/train_denoiser.py:size=256  for a GPU
 
-Expected: heads of 64 x 64 after 12,000 steps of 16 slices (55 min of one CPU core), float32, one seed:
-noise of sigma 0.02, 0.1, 0.5 and 1 falls by 4.9, 10.1, 17.0 and 20.3 dB on the tuning subject.
+Expected: heads of 64 x 64 after 12,000 steps of 16 slices (an hour of one CPU core), float32, one
+seed: noise of sigma 0.02, 0.1, 0.5 and 1 falls by 4.9, 10.1, 17.0 and 20.3 dB on the tuning
+subject.
 
 The scans are magnitudes: each training image gets a random smooth phase, which is simulated. The
 network sees real and imaginary parts as channels. Slices of all orientations are turned, tilted,
