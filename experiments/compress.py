@@ -82,6 +82,9 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         "num_test_examples": len(split.test_y),
         "models": gathered(found),
     }
+    results["direct_accuracy"] = next(
+        row["accuracy"] for row in results["models"] if row["method"] == "float32"
+    )
     results["smallest"] = {
         f"{fraction:.0%}": smallest(results["models"], fraction) for fraction in config.fractions
     }
