@@ -8,7 +8,7 @@ angles, and with total variation across the slices whole volumes.
 
 Expected, with the small prior that comes with the code (1500 steps on a CPU, float32, one seed):
 slice by slice tuned TV is ahead of all samplers at 8, 16 and 30 views, 24.4, 27.4 and 30.4 dB
-against 24.1, 27.1 and 29.7 of the best of them, DDS, calibrated. Where a third of the angles is
+against, for one, 24.1, 27.1 and 29.7 of DDS, calibrated. Where a third of the angles is
 missing DDS is ahead, 26.3 to 26.6 against 25.7. Across the slices it gains most: all 61 slices at 8
 views 25.7 by DDS, z-TV, against 24.3 one by one and 24.4 by TV; at 120 degrees 27.9 against 26.3
 and 25.8. TV across slices without a prior was not tried.
