@@ -6,6 +6,13 @@ angles, and with total variation across the slices whole volumes.
     python -m experiments.ct_reconstruction
     python -m experiments.ct_reconstruction --config=configs/ct_reconstruction.py:tune
 
+Expected, with the small prior that comes with the code (1500 steps on a CPU, float32, one seed):
+slice by slice tuned TV is ahead of all samplers at 8, 16 and 30 views, 24.4, 27.4 and 30.4 dB
+against, for one, 24.1, 27.1 and 29.7 of DDS, calibrated. Where a third of the angles is
+missing DDS is ahead, 26.3 to 26.6 against 25.7. Across the slices it gains most: all 61 slices at 8
+views 25.7 by DDS, z-TV, against 24.3 one by one and 24.4 by TV; at 120 degrees 27.9 against 26.3
+and 25.8. TV across slices without a prior was not tried.
+
 The prior has seen slices of one patient alone; settings are chosen on a slab of that patient which
 it has not seen (at most twelve combinations a method), and tested on the other patient, so the
 spread is one over slices. Measurements are simulated on a grid twice as fine by another projector,
@@ -272,7 +279,7 @@ def against_views(axes: Any, methods: dict[str, dict]) -> None:
         )
     axes.set_xticks(range(len(methods)), [name.replace(" of ", "\nof ") for name in methods])
     axes.set(title="PSNR and its deviation over slices", ylabel="dB")
-    axes.legend(fontsize=8, ncols=2)
+    axes.legend(fontsize=8, ncols=2, loc="lower center")
 
 
 if __name__ == "__main__":
