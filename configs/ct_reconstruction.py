@@ -60,4 +60,4 @@ def get_config(arg=None):
 def sweep():
     """Levels of noise in the measurement, each with settings of its own."""
     for sigma_y in (0.05, 0.2, 0.8):
-        yield {"sigma_y": sigma_y}
+        yield {"sigma_y": sigma_y, "settings": ""}

@@ -6,12 +6,16 @@ leading eigenvectors of the Hessian; the critic's more so than the actor's, and 
 
     python -m experiments.policy_gradient_subspace
 
-Expected: see the results; not measured yet.
+Expected, 20 eigenvectors of some 4,500 weights, 3 seeds, second half of training, on a CPU: the
+critic's gradient has .99 of its square in the space on both tasks, the actor's .90 on cart-pole and
+.59 on the pendulum (by chance .004). Overlap with the space thirty rounds before: critic .49 and
+.80, actor .26 and .23. So the claim holds, the actor's space but for its slowness.
 
 PPO on cart-pole and on a pendulum that is swung up, environments, networks and algorithm in one
-compiled program. The eigenspaces are those of the actor's and of the critic's own loss, on steps
-that are played for that alone; so is the "true" gradient, beside those of minibatches. Not here:
-SAC, physics engines.
+compiled program. The eigenspaces, of the algebraically largest eigenvalues, are those of the
+actor's and of the critic's own loss on steps that are played for that alone; the "true" gradient
+and those of minibatches are of other such steps. A part of what the spaces move is the noise of so
+many steps, which is not told apart. Not here: SAC, physics engines.
 """
 
 import itertools
@@ -62,18 +66,19 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     return results | {"seconds": {"compile": 0.0, "train": sum(row["seconds"] for row in found)}}
 
 
-KEYS = ("reward", *(f"{part} {name}" for part in PARTS for name in MEASURED))
+KEYS = ("return", *(f"{part} {name}" for part in PARTS for name in MEASURED))
 
 
 def follow(config: ConfigDict, name: str, seed: int) -> dict[str, Any]:
     """One run of PPO; everything measured, in lists over the rounds of measurement."""
     start = time.perf_counter()
-    learner = ppo(config, ENVIRONMENTS[name]())
+    environment = ENVIRONMENTS[name]()
+    learner = ppo(config, environment)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), seed), 4)
     params = learner.init(keys[0])
     state = params, learner.optimizer.init(params), learner.start(keys[1])
     advance = jax.jit(partial(trained, config, learner))
-    measure = jax.jit(partial(measured, config, learner))
+    measure = jax.jit(partial(measured, config, learner, environment.horizon))
     curves: dict[str, list] = {key: [] for key in KEYS}
     spaces = None
     for done in range(0, config.num_rounds + 1, config.measure_every):
@@ -82,7 +87,8 @@ def follow(config: ConfigDict, name: str, seed: int) -> dict[str, Any]:
             values[f"{part} overlap"] = landscape.overlap(before[part], spaces[part])
         for key, value in values.items():
             curves[key].append(float(value))
-        state = advance(state, keys[3], done)
+        if done < config.num_rounds:
+            state = advance(state, keys[3], done)
     sizes = {part: tree.size(params[part]) for part in PARTS}
     return {"curves": curves, "num_weights": sizes, "seconds": time.perf_counter() - start}
 
@@ -103,17 +109,21 @@ def trained(config: ConfigDict, learner: Learner, state: Any, key: jax.Array, fi
     return jax.lax.scan(round_, state, first + jnp.arange(config.measure_every))[0]
 
 
-def measured(config: ConfigDict, learner: Learner, state: Any, key: jax.Array) -> tuple:
-    """The leading eigenspaces of both losses, and what of their gradients lies in them."""
+def measured(
+    config: ConfigDict, learner: Learner, horizon: int, state: Any, key: jax.Array
+) -> tuple:
+    """The leading eigenspaces of both losses, and what of other steps' gradients lies in them."""
     params, _, environments = state
-    _, steps, reward, _ = learner.play(params, environments, key, config.measure_steps)
-    rows = jax.random.permutation(key, len(steps.value))[
+    *play_keys, key = jax.random.split(key, 3)
+    play = partial(learner.play, params, environments, num_steps=config.measure_steps)
+    (_, steps, reward, ends), (_, others, *_) = map(play, play_keys)
+    rows = jax.random.permutation(key, len(others.value))[
         : config.num_minibatches * config.batch_size
     ]
     batches = jax.tree.map(
-        lambda x: x[rows].reshape(config.num_minibatches, config.batch_size, *x.shape[1:]), steps
+        lambda x: x[rows].reshape(config.num_minibatches, config.batch_size, *x.shape[1:]), others
     )
-    spaces, values = {}, {"reward": reward}
+    spaces, values = {}, {"return": reward / jnp.maximum(ends, 1 / horizon)}
     for part, loss in (("actor", learner.actor_loss), ("critic", learner.critic_loss)):
         weights = params[part]
         hvp = landscape.hessian(lambda p, loss=loss: loss(p, steps), weights)
@@ -124,7 +134,7 @@ def measured(config: ConfigDict, learner: Learner, state: Any, key: jax.Array) -
 
         spaces[part] = ritz.vectors
         found = info.status == krylov.Status.CONVERGED
-        values[f"{part} fraction"] = jnp.where(found, fraction(steps), jnp.nan)
+        values[f"{part} fraction"] = jnp.where(found, fraction(others), jnp.nan)
         values[f"{part} minibatch_fraction"] = jnp.mean(jax.lax.map(fraction, batches))
     return spaces, values
 
@@ -134,7 +144,7 @@ def headline(config: ConfigDict, results: dict) -> str:
     parts = []
     for name in config.environments:
         found = results[name]
-        reward = np.asarray(found["reward"])
+        gains = np.asarray(found["return"])
         cells = []
         for part in PARTS:
             shares = second_half(found[f"{part} fraction"])
@@ -144,8 +154,8 @@ def headline(config: ConfigDict, results: dict) -> str:
                 f"overlap {second_half(found[f'{part} overlap']).mean():.2f}"
             )
         parts.append(
-            f"{name} (mean reward of a step {reward[:, 0].mean():.2f} to "
-            f"{reward[:, -1].mean():.2f}): {'; '.join(cells)}"
+            f"{name} (return of an episode {gains[:, 0].mean():.0f} to "
+            f"{gains[:, -1].mean():.0f}): {'; '.join(cells)}"
         )
     chance = config.k / results["num_weights"][config.environments[0]]["actor"]
     return (
@@ -164,15 +174,15 @@ def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
     """A row an environment: rewards, shares of gradients, overlap of successive spaces."""
     grid = figure.subplots(len(config.environments), 3, squeeze=False)
     rounds = np.asarray(results["rounds"])
-    for (rewards, shares, overlaps), name in zip(grid, config.environments, strict=True):
+    for (returns, shares, overlaps), name in zip(grid, config.environments, strict=True):
         found = results[name]
-        curve(rewards, rounds, found["reward"], plots.GREEN, "-", "")
+        curve(returns, rounds, found["return"], plots.GREEN, "-", "")
         for part, colour in zip(PARTS, (plots.BLUE, plots.VERMILION), strict=True):
             curve(shares, rounds, found[f"{part} fraction"], colour, "-", part)
             batch = found[f"{part} minibatch_fraction"]
             curve(shares, rounds, batch, colour, ":", f"{part}, a minibatch's")
             curve(overlaps, rounds[1:], found[f"{part} overlap"], colour, "-", part)
-        rewards.set(title=f"{name}: reward of a step", xlabel="round")
+        returns.set(title=f"{name}: return of an episode", xlabel="round")
         title = f"gradient in {config.k} leading eigenvectors"
         shares.set(title=title, xlabel="round", ylabel="share of its square", ylim=(-0.02, 1.02))
         title = f"the space {config.measure_every} rounds later"

@@ -6,13 +6,13 @@ the posterior p(x | y). Where it is known in closed form, that can be measured.
     python -m experiments.posterior_oracle
 
 Expected, at 50 evaluations, mean distance over the floor of 5 problems: on one component the exact
-conditional denoiser and MMPS are at the floor (1.1), PiGDM 1.9, projection 2.4, DPS 2.6, DDS
-proximal 3.1, RED-diff 3.3, DiffPIR 5.1, DDNM 7.3, DDS on normal equations 9.4; on the mixture only
-the exact denoiser is (1.0), then PiGDM 2.0, MMPS 3.0, all others 3.3 to 6.4. With noisy y the two
-that solve normal equations, DDS and DDNM, get worse from 10 to 50 evaluations; their 80 % intervals
-hold the truth in 22 and 33 % of cases (one component). Intervals of most others are nearly
-calibrated on one component though their distances are not. PiGDM, DiffPIR, DPS and projection chose
-a last value of their grid: a wider one may serve them better.
+conditional denoiser and MMPS are at the floor (1.1), PiGDM 1.9, projection 2.3, DPS 2.6, DDS on
+normal equations 2.6 and proximal 3.1, RED-diff 3.3, DiffPIR 4.9, DDNM 7.3; on the mixture only the
+exact denoiser is (1.0), then PiGDM 1.9, MMPS 3.0, all others 3.1 to 5.2. On normal equations DDS
+wants one or two steps of conjugate gradients (with five it was at 9.4 and 6.4): stopped so early
+they regularize, more of them fit the noise in y, as DDNM does, which gets worse from 10 to 50
+evaluations; its 80 % intervals hold the truth in 33 % of cases (one component). Intervals of most
+others are nearly calibrated though their distances are not.
 
 The prior is a Gaussian of rank 6 in 64 dimensions, or a mixture of four, its denoiser exact: what
 is left is the sampler's error. Distances are sliced 2-Wasserstein to exact samples; the floor is

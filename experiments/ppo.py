@@ -119,13 +119,7 @@ def ppo(config: ConfigDict, environment: Environment) -> Learner:
         environments, rows = jax.lax.scan(step, environments, keys)
         seen, action, log, value, gain, is_over, reward = rows
 
-        def backward(later, row):
-            gain, is_over = row
-            advantage = gain + config.discount * config.trace * later * ~is_over
-            return advantage, advantage
-
-        zeros = jnp.zeros_like(gain[0])
-        advantage = jax.lax.scan(backward, zeros, (gain, is_over), reverse=True)[1]
+        advantage = advantages(gain, is_over, config.discount * config.trace)
         scaled = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         steps = Steps(seen, action, log, scaled, advantage + value)
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)
@@ -157,3 +151,19 @@ def ppo(config: ConfigDict, environment: Environment) -> Learner:
         return jax.lax.scan(step, (params, memory), rows.reshape(-1, config.batch_size))[0]
 
     return Learner(init, start, play, actor_loss, critic_loss, learn, optimizer)
+
+
+def advantages(gains: jax.Array, is_over: jax.Array, decay: float) -> jax.Array:
+    """Sums (time, environments) of all later gains of the episode, each step worth less.
+
+    Reference: Schulman, Moritz, Levine, Jordan & Abbeel (2016), "High-dimensional continuous
+    control using generalized advantage estimation", eq. 16.
+    """
+
+    def backward(later, row):
+        gain, is_over = row
+        advantage = gain + decay * later * ~is_over
+        return advantage, advantage
+
+    zeros = jnp.zeros_like(gains[0])
+    return jax.lax.scan(backward, zeros, (gains, is_over), reverse=True)[1]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
@@ -52,14 +51,25 @@ def piecewise(
     """``compute(*piece)`` of every piece, kept when it is finished: a killed run goes on there.
 
     After each a line of its metrics is logged.
+
+    Raises:
+        FloatingPointError: a metric is NaN or infinite; the piece is not kept.
+        ValueError: what is kept is another piece.
     """
     found = []
+    (workdir / "checkpoints").mkdir(exist_ok=True)
     with contextlib.closing(MetricsLog(workdir, 0, len(pieces), 1)) as log:
         for done, piece in enumerate(pieces, 1):
-            say(", ".join(map(str, piece)) + " ...")
+            name = ", ".join(map(str, piece))
+            say(f"{name} ...")
             path = workdir / "checkpoints" / f"{done}.json"
-            found.append(kept(path, partial(compute, *piece)))
-            log.update(done, metrics(found[-1]))
+            stored = read_json(path, None) or {"piece": name, "value": compute(*piece)}
+            if stored["piece"] != name:
+                raise ValueError(f"{path} holds {stored['piece']!r}, not {name!r}")
+            log.update(done, metrics(stored["value"]))  # raises before a NaN is kept
+            if not path.exists():
+                write_json(path, stored)
+            found.append(read_json(path, None)["value"])
     return found
 
 

@@ -169,5 +169,5 @@ def test_what_makes_no_sense_is_named(options, message):
             linear, SHAPES, optax.sgd(0.1), **{"num_active": 5, "num_examples": 9, **options}
         )
     method = optim.sparse_vi(linear, SHAPES, optax.sgd(0.1), num_active=5, num_examples=9)
-    with pytest.raises(ValueError, match="init got 3 parameters, sparse_vi 23"):
+    with pytest.raises(ValueError, match="init's params"):
         method.init(KEY, {"b": jnp.zeros(3)})

@@ -10,6 +10,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jax.scipy.special import erf
 
+from subspace_jax import tree
 from subspace_jax.typing import Array, Float, Integer, Key, PyTree
 
 Criterion = Literal["mean", "snr", "mean_abs"]
@@ -79,6 +80,10 @@ def sparse_vi(
     optimizer remembers, is of size ``num_active``; all parameters at once is the mean-field method.
     A program on dense arrays, such as a usual ``loss``, computes with the zeros all the same.
 
+    What the optimizer remembers of a weight is as new when it becomes active, but not its count of
+    steps: as that corrects a bias, Adam moves new weights a few times faster at first. Under
+    ``vmap`` a swap is computed in every step, and taken every ``swap_every``.
+
     The criterion of importance is "mean", |mu|; "snr", |mu| / sigma; or "mean_abs", E |w|. The
     paper's default, the signal to noise ratio of |w|, is an increasing function of |mu| / sigma, so
     it is "snr".
@@ -93,7 +98,8 @@ def sparse_vi(
         initial_scale: standard deviation of weights when they become active.
         num_samples: weights drawn for a step; its memory is one sample's.
         swap_every: steps between swaps.
-        swap_fraction: share of the active weights that is swapped, or a schedule step -> share.
+        swap_fraction: share of the active weights that is swapped, rounded to a number of them, or
+            a schedule step -> share.
         criterion: which of the active weights are the least important.
 
     Raises:
@@ -107,8 +113,8 @@ def sparse_vi(
     """
     zeros = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.result_type(leaf)), params)
     flat, unravel = ravel_pytree(zeros)
-    if jnp.iscomplexobj(flat):
-        raise ValueError("params must be real")
+    if not jnp.issubdtype(flat.dtype, jnp.floating):
+        raise ValueError(f"params must be real numbers, got {flat.dtype}")
     if not 1 <= num_active <= flat.size:
         raise ValueError(f"num_active must lie in 1..{flat.size}, got {num_active}")
     _check_counts(num_examples=num_examples, num_samples=num_samples, swap_every=swap_every)
@@ -124,9 +130,8 @@ def sparse_vi(
         return unravel(flat.at[index].set(values, unique_indices=True))
 
     def init(key, params):
+        tree.check_same_shapes("init's params", params, "sparse_vi's", zeros)
         start = ravel_pytree(params)[0]
-        if start.shape != flat.shape:
-            raise ValueError(f"init got {start.size} parameters, sparse_vi {flat.size}")
         index = jax.random.permutation(key, flat.size)[:num_active].astype(jnp.int32)
         log_scale = jnp.full(num_active, log_initial, flat.dtype)
         posterior = SparseGaussian(index, start[index].astype(flat.dtype), log_scale)
@@ -196,7 +201,7 @@ def _swapped(
     """The new places, and which of them are new: in place of the least important."""
     num_active = len(posterior.indices)
     most = min(num_active, len(slopes) - num_active)
-    num = jnp.int32(share * num_active)
+    num = jnp.round(share * num_active)
     worst = jax.lax.top_k(-_importance(posterior, criterion), most)[1]
     dormant = jnp.abs(slopes).at[posterior.indices].set(-1)
     best = jax.lax.top_k(dormant, most)[1].astype(posterior.indices.dtype)
