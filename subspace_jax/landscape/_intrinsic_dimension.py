@@ -68,7 +68,8 @@ def intrinsic_dimension(
     Args:
         key: PRNG key.
         train: ``(key, dim) -> score``, or its scores (num_examples,), with ``dim`` traced: a
-            projection needs ``max_dim=max(dims)``.
+            projection needs ``max_dim=max(dims)``. Scores are positive and larger is better, or a
+            fraction of them means nothing.
         direct: ``key -> score``, or scores, with all parameters.
         dims: the grid, ascending.
         num_seeds: runs of each dim.
@@ -88,7 +89,13 @@ def intrinsic_dimension(
     Reference: Li, Farkhoor, Liu & Yosinski (2018), "Measuring the intrinsic dimension of objective
     landscapes", section 2.
     """
-    _check(dims, num_seeds=num_seeds, batch_size=batch_size, num_rounds=num_rounds)
+    _check(
+        dims,
+        num_seeds=num_seeds,
+        batch_size=batch_size,
+        num_rounds=num_rounds,
+        num_bootstrap=num_bootstrap,
+    )
     run_key, *bootstrap_keys = jax.random.split(key, 3)
     keys = jax.random.split(run_key, num_seeds)
     batch_size = batch_size or len(dims) * num_seeds
@@ -216,10 +223,11 @@ def _means(scores, first):
     return scores.mean(tuple(range(first, scores.ndim)))
 
 
-def _check(dims, *, num_seeds, batch_size, num_rounds):
+def _check(dims, *, num_seeds, batch_size, num_rounds, num_bootstrap):
     if not len(dims) or min(dims) < 1 or any(a >= b for a, b in pairwise(dims)):
         raise ValueError(f"dims must ascend and be at least 1, got {tuple(dims)}")
     least = {"num_seeds": (num_seeds, 1), "num_rounds": (num_rounds, 0)}
+    least |= {"num_bootstrap": (num_bootstrap, 1)}
     least |= {} if batch_size is None else {"batch_size": (batch_size, 1)}
     for name, (count, bound) in least.items():
         if count < bound:
