@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from configs import outlier_eigenspaces as configs
 from experiments import outlier_eigenspaces
@@ -13,6 +14,7 @@ def test_outliers_are_those_before_the_widest_gap():
     assert outlier_eigenspaces.outliers(np.array([9.0, 0.5, 0.4, 0.3, -1.0]), 4) == 1
 
 
+@pytest.mark.slow
 def test_a_class_s_weights_in_the_span_of_the_means_lie_in_its_block_s_outliers():
     """Softmax regression: the block is the mean of p (1 - p) x x^T, a sum over the means."""
     config = configs.get_config("smoke")

@@ -27,7 +27,7 @@ def test_a_run_that_was_cut_short_solves_only_what_is_left(tmp_path):
     config = configs.get_config("smoke")
     config.methods, config.tolerances = ("cg", "scipy cg"), (1e-1, 1e-2)
     whole = poisson.run(config, tmp_path)
-    (tmp_path / "checkpoints" / "1.json").unlink()
+    (tmp_path / "checkpoints" / "2.json").unlink()
     again = poisson.run(config, tmp_path)
     assert again["num_steps"] == whole["num_steps"]
     assert again["curves"]["cg"] == whole["curves"]["cg"]  # to the microsecond: not solved again
