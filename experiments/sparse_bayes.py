@@ -7,13 +7,21 @@ network within 3 % at 10 to 20 times fewer weights, and trains with up to 20 tim
     python -m experiments.sparse_bayes                                              Fashion-MNIST
     python -m experiments.sparse_bayes --config=configs/sparse_bayes.py:data=digits
 
-Expected: see the results; not measured yet.
+Expected, float32 on a CPU, 3 seeds: on Fashion-MNIST (10,000 images) 85.2, 85.1 and 83.5 % at 10,
+5 and 2 % of the weights, dense VI 85.4, calibration error .011 against .032; on digits 97.1, 96.5
+and 96.4 %, dense VI 96.5 (of 359 images: 0.3 % is one). So the claim holds against dense VI; a
+network trained directly is more accurate (86.7 and 97.5 %), on digits better calibrated too. Images
+of another kind are told apart by dense VI, AUROC .86, less well by SSVI, .77 to .79. That the
+support moves is what counts: fixed it has 69 and 59 % at 2 %, dense VI pruned to that 44 and 59.
 
 Beside SSVI stand the dense mean-field posterior, that one pruned after training by signal to noise,
 the same sparse posterior on a random support that stays, and a network trained directly, dense and
 pruned by magnitude. Prior scale or weight decay of each is chosen on a fifth of the training
 images, by likelihood, then it trains on all of them. Operations are counted as a sparse program
-would make them; ours computes with the zeros.
+would make them; ours computes with the zeros. A sparse posterior stores a mean, a deviation and a
+place for each weight. Not here: a sparse network without a posterior whose support moves, and
+pruned ones that are trained again. The prior scale chosen is often the largest tried: from 0.01
+deviations cannot grow beyond one within so many steps, so the prior is hardly felt.
 """
 
 import sys
