@@ -40,7 +40,7 @@ def get_config(arg=None):
     config.num_tune = 2  # slices
     config.num_test = 12
     config.volumes = ((8, 180), (60, 120))  # where all slices are also reconstructed at once
-    config.volume_methods = ("TV", "DDS, normal", "DDS, proximal")  # beside, slice by slice
+    config.volume_methods = ("TV", "DDS, proximal", "DDS, calibrated")  # beside, slice by slice
     config.num_volume = 0  # the middle slices of the patient; 0: all
     config.num_head = 64  # slices
     if options.head:

@@ -188,13 +188,15 @@ def means(rows: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def told(rows: Mapping[str, dict]) -> str:
-    """Means and spreads over slices; each form of DDS against tuned TV, slice by slice."""
+    """Means and spreads over slices; each form of DDS against the tuned TV that sees as much."""
     text = ", ".join(
         f"{name} {np.mean(r['psnr']):.1f} ± {np.std(r['psnr']):.1f}" for name, r in rows.items()
     )
-    for form in [name for name in rows if name.startswith("DDS")] if "TV" in rows else ():
-        less = np.subtract(rows[form]["psnr"], rows["TV"]["psnr"])
-        text += f"; {form}, less TV {less.mean():+.1f} ± {less.std():.1f}"
+    for form in (name for name in rows if name.startswith("DDS")):
+        rival = "TV, 3-D" if form == "DDS, z-TV" else "TV"
+        if rival in rows:
+            less = np.subtract(rows[form]["psnr"], rows[rival]["psnr"])
+            text += f"; {form}, less {rival} {less.mean():+.1f} ± {less.std():.1f}"
     return text
 
 
@@ -224,6 +226,7 @@ COLOURS = {
     "DDS, proximal": plots.BLUE,
     "DDS, calibrated": plots.BLUE,
     "DDS, z-TV": plots.BLUE,
+    "TV, 3-D": plots.ORANGE,
     "DiffPIR": plots.SKY,
     "DDNM": plots.SKY,
     "PiGDM": plots.GREEN,
@@ -231,6 +234,16 @@ COLOURS = {
     "DPS": plots.VERMILION,
     "RED-diff": plots.PURPLE,
 }
+
+
+MARKERS = "xP*os^DdvhXp"
+
+
+def spread(axes: Any, name: str, marker: str, x: Any, psnr: Any) -> None:
+    """A method's means over slices, the last axis, with their standard deviations."""
+    middle, deviation = np.mean(psnr, -1), np.std(psnr, -1)
+    look = {"color": COLOURS[name], "marker": marker, "ms": 6.5, "lw": 0.8, "ls": ""}
+    axes.errorbar(x, middle, deviation, label=name, **look)
 
 
 def gallery(grid: Any, truth: np.ndarray, images: Mapping[str, np.ndarray], told: str) -> None:

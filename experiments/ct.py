@@ -7,7 +7,7 @@ averaged; the Fourier slice projection of the coarse grid reconstructs. Lengths 
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -180,30 +180,27 @@ METHODS = {
 }
 
 
-def across_slices(denoise: diffusion.Denoiser, sigmas: jax.Array, like: Scans) -> Any:
-    """(key, setup, y, settings) -> a volume, by DDS with total variation across its slices.
+def across_slices(key, denoise, op, y, sigma_y, sigmas, settings):
+    """A volume by DDS with total variation across its slices.
 
     The network sees one slice after the other; the last slice counts as the first's neighbour.
     """
 
-    @jax.jit
-    def call(key, setup, y, settings):
-        stack = operators.stack3d(like.operator(*setup), len(y))
-        return diffusion.sample(
-            key,
-            lambda x, sigma: jax.lax.map(lambda one: denoise(one, sigma), x),
-            sigmas,
-            stack.in_shape,
-            data_consistency=diffusion.admm_tv(stack, y, settings["rho"], settings["lam"]),
-            step=diffusion.ddim(settings["eta"]),
-            dtype=y.dtype,
-        ).x
+    def one_by_one(x, sigma):
+        return jax.lax.map(lambda slice: denoise(slice, sigma), x)
 
-    return call
+    sample = reconstructions.sampler(
+        lambda op, y, _, s: diffusion.admm_tv(op, y, s["rho"], s["lam"])
+    )
+    return sample(key, one_by_one, op, y, sigma_y, sigmas, settings)
 
 
-ACROSS = reconstructions.Method(
-    across_slices,
-    {"eta": (0.5, 1.0), "rho": (0.01, 0.1), "lam": (3e-4, 1e-3, 3e-3)},
-    "sample",
-)
+ACROSS = {
+    "TV, 3-D": METHODS["TV"],
+    "DDS, z-TV": reconstructions.Method(
+        across_slices,
+        {"eta": (0.85, 1.0), "rho": (0.003, 0.01), "lam": (3e-5, 1e-4, 3e-4)},
+        "sample",
+    ),
+}
+"""Of whole volumes, whose operator is a stack."""

@@ -38,6 +38,7 @@ from ml_collections import ConfigDict
 
 from experiments import comparison, ct, denoisers, harness, heads, lungs, plots, records
 from subspace_jax import diffusion
+from subspace_jax.diffusion import operators
 
 
 def run(config: ConfigDict, workdir: Path) -> dict:
@@ -126,7 +127,7 @@ BODIES = {"lungs": lung_slices, "head": head_slices}
 
 
 def volume(config: ConfigDict, denoise: Any, geometry: Any, rows: dict, path: Path) -> dict:
-    """Rows of all slices by some methods, one by one, and by DDS across them; images to ``path``.
+    """Rows of all slices by some methods, one by one or all at once; images to ``path``.
 
     Each method has the settings that its row of single slices has.
     """
@@ -138,7 +139,8 @@ def volume(config: ConfigDict, denoise: Any, geometry: Any, rows: dict, path: Pa
         name: one_by_one(config, denoise, scans, ct.METHODS[name], rows[name])
         for name in config.volume_methods
     }
-    found["DDS, z-TV"] = at_once(config, denoise, scans, geometry)
+    for name in ct.ACROSS:
+        found[name] = at_once(config, denoise, scans, geometry, name)
     np.savez(path, truth=scans.truth, **{name: x for name, (_, x) in found.items()})
     return {name: row for name, (row, _) in found.items()}
 
@@ -153,19 +155,19 @@ def one_by_one(config, denoise, scans: ct.Scans, method: Any, told: dict) -> tup
     return row(scans, x, told, start, built, seconds), x
 
 
-def at_once(config, denoise, scans: ct.Scans, geometry: Any) -> tuple[dict, np.ndarray]:
-    """The row and the volume of DDS across the slices."""
+def at_once(config, denoise, scans: ct.Scans, geometry: Any, name: str) -> tuple[dict, np.ndarray]:
+    """The row and the volume of a method that sees all slices."""
     start = time.perf_counter()
-    call = build_across(config, denoise, scans)
-    jax.block_until_ready(reconstruct_across(config, call, scans, ct.ACROSS.choices()[0]))
+    call, choices = build_across(config, denoise, scans, name), ct.ACROSS[name].choices()
+    jax.block_until_ready(reconstruct_across(config, call, scans, choices[0]))
     built = time.perf_counter()
-    given = across_settings(config, geometry)
-    tried = [] if given else tune_across(config, call, geometry)
-    chosen = given or ct.ACROSS.choices()[int(np.argmax(tried))]
+    given = across_settings(config, geometry, name)
+    tried = [] if given else tune_across(config, call, geometry, choices)
+    chosen = given or choices[int(np.argmax(tried))]
     tuned = time.perf_counter()
     x = np.asarray(reconstruct_across(config, call, scans, chosen))
     seconds = (time.perf_counter() - tuned) / len(x)
-    told = {"settings": chosen, "levels": config.levels.sample, "tuning": tried}
+    told = {"settings": chosen, "levels": num_levels(config, name), "tuning": tried}
     return row(scans, x, told, start, built, seconds), x
 
 
@@ -182,16 +184,30 @@ def row(scans: ct.Scans, x: np.ndarray, told: dict, start: float, built: float, 
     }
 
 
-def across_settings(config: ConfigDict, geometry: Any) -> dict[str, float]:
+def across_settings(config: ConfigDict, geometry: Any, name: str) -> dict[str, float]:
     if not config.settings:
         return {}
-    return json.loads(Path(config.settings).read_text())[label(*geometry)]["DDS, z-TV"]
+    return json.loads(Path(config.settings).read_text())[label(*geometry)][name]
 
 
-def build_across(config: ConfigDict, denoise: Any, scans: ct.Scans) -> Any:
+def num_levels(config: ConfigDict, name: str) -> int:
+    levels = ct.ACROSS[name].levels
+    return config.levels[levels] if levels else 0
+
+
+def build_across(config: ConfigDict, denoise: Any, scans: ct.Scans, name: str) -> Any:
+    """(key, setup, y, settings) -> a volume."""
     low, high = config.sigma_range
-    sigmas = diffusion.karras_sigmas(config.levels.sample, sigma_min=low, sigma_max=high)
-    return ct.ACROSS.reconstruct(denoise, sigmas, scans)
+    num = max(num_levels(config, name), 1)
+    sigmas = diffusion.karras_sigmas(num, sigma_min=low, sigma_max=high)
+
+    @jax.jit
+    def call(key, setup, y, settings):
+        op = operators.stack3d(scans.operator(*setup), len(y))
+        method = ct.ACROSS[name]
+        return method.reconstruct(key, denoise, op, y, scans.sigma_y, sigmas, settings)
+
+    return call
 
 
 def reconstruct_across(config: ConfigDict, call: Any, scans: ct.Scans, chosen: dict) -> Any:
@@ -199,22 +215,22 @@ def reconstruct_across(config: ConfigDict, call: Any, scans: ct.Scans, chosen: d
     return call(jax.random.key(config.seed), scans.setup(0), scans.y, chosen)
 
 
-def tune_across(config: ConfigDict, call: Any, geometry: Any) -> list[float]:
+def tune_across(config: ConfigDict, call: Any, geometry: Any, choices: list) -> list[float]:
     """The mean PSNR of each choice on the whole slab."""
     scans = simulated(config, geometry, "tune", 0)
     tried = []
-    for chosen in ct.ACROSS.choices():
+    for chosen in choices:
         x = np.asarray(reconstruct_across(config, call, scans, chosen))
         tried.append(float(np.mean(comparison.psnr(scans, np.nan_to_num(x)))))
     return tried
 
 
 def write_settings(workdir: Path, volumes: dict[str, dict]) -> None:
-    """Add what the form across slices has chosen to the settings."""
+    """Add what the methods across slices have chosen to the settings."""
     path = workdir / "settings.json"
     settings = records.read_json(path, {})
     for name, rows in volumes.items():
-        settings[name]["DDS, z-TV"] = rows["DDS, z-TV"]["settings"]
+        settings[name] |= {method: rows[method]["settings"] for method in ct.ACROSS}
     records.write_json(path, settings)
 
 
@@ -222,7 +238,7 @@ def headline(results: dict[str, Any]) -> str:
     """Means and spreads over slices; each form of DDS against tuned TV, slice by slice."""
     parts = [f"{name}: {comparison.told(rows)}" for name, rows in results["methods"].items()]
     for name, rows in results["volumes"].items():
-        num = len(rows["DDS, z-TV"]["psnr"])
+        num = len(next(iter(rows.values()))["psnr"])
         parts.append(f"{name}, all {num} slices: {comparison.told(rows)}")
     num = len(next(iter(next(iter(results["methods"].values())).values()))["psnr"])
     return f"PSNR in dB, mean and deviation over {num} slices of one person. " + ". ".join(parts)
@@ -256,8 +272,10 @@ def draw(config, scans, images, results, sections, figure: Figure) -> None:
     left, right = bottom.subplots(1, 2, width_ratios=(1.3, 1))
     against_views(left, results["methods"])
     name, rows = next(iter(results["volumes"].items()))
-    for style, (method, r) in zip(("-", ":", "--", "-"), rows.items(), strict=False):
-        look = {"color": comparison.COLOURS[method], "lw": 2.5 if "z-TV" in method else 1.3}
+    for method, r in rows.items():
+        style = {"DDS, normal": ":", "DDS, calibrated": "-."}.get(method, "--")
+        style = "-" if method in ct.ACROSS else style
+        look = {"color": comparison.COLOURS[method], "lw": 2.2 if style == "-" else 1.3}
         right.plot(r["psnr"], style, label=method, **look)
     right.set(title=f"all slices, {name}", xlabel="slice, upwards", ylabel="PSNR, dB")
     right.legend(fontsize=8)
@@ -266,20 +284,10 @@ def draw(config, scans, images, results, sections, figure: Figure) -> None:
 def against_views(axes: Any, methods: dict[str, dict]) -> None:
     """The mean over slices of each method at each geometry, with the standard deviation."""
     names = list(next(iter(methods.values())))
-    for k, (marker, method) in enumerate(zip("xP*os^DdvhX", names, strict=False)):
+    for k, (marker, method) in enumerate(zip(comparison.MARKERS, names, strict=False)):
         at = np.arange(len(methods)) + 0.08 * (k - len(names) / 2)
         psnr = [rows[method]["psnr"] for rows in methods.values()]
-        axes.errorbar(
-            at,
-            np.mean(psnr, 1),
-            np.std(psnr, 1),
-            color=comparison.COLOURS[method],
-            marker=marker,
-            ms=6,
-            lw=0.8,
-            ls="",
-            label=method,
-        )
+        comparison.spread(axes, method, marker, at, psnr)
     axes.set_xticks(range(len(methods)), [name.replace(" of ", "\nof ") for name in methods])
     axes.set(title="PSNR and its deviation over slices", ylabel="dB")
     axes.legend(fontsize=8, ncols=2, loc="lower center")

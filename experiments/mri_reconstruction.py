@@ -148,18 +148,8 @@ def draw(config: ConfigDict, scans: dict, images: dict, results: dict, figure: F
 
 def scatter(axes: Any, rows: dict[str, Any]) -> None:
     """A marker a method: its mean over slices, with the standard deviation."""
-    for marker, (name, r) in zip("xP*os^DdvhXp", rows.items(), strict=False):
-        axes.errorbar(
-            r["seconds"],
-            np.mean(r["psnr"]),
-            np.std(r["psnr"]),
-            color=comparison.COLOURS[name],
-            marker=marker,
-            ms=7,
-            lw=0.8,
-            ls="",
-            label=name,
-        )
+    for marker, (name, r) in zip(comparison.MARKERS, rows.items(), strict=False):
+        comparison.spread(axes, name, marker, [r["seconds"]], [r["psnr"]])
 
 
 if __name__ == "__main__":

@@ -154,7 +154,8 @@ def follow(config: ConfigDict, name: str, seed: int) -> dict[str, Any]:
     for step in range(0, config.num_steps + 1, config.measure_every):
         for block, value in measure(params, examples).items():
             found.setdefault(block, []).append(float(value))
-        params = advance(params, keys[2], step)
+        if step < config.num_steps:
+            params = advance(params, keys[2], step)
     return {"shares": found}
 
 

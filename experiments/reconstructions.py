@@ -58,7 +58,8 @@ def total_variation(key, denoise, op, y, sigma_y, sigmas, settings, num_steps: i
     Lipschitzian, proximable and linear composite terms", algorithm 3.1.
     """
     del key, denoise, sigma_y, sigmas
-    b, tau, dual = op.adjoint(y), 0.9, 0.07  # 1 / tau - 8 dual >= 1 / 2
+    b = op.adjoint(y)
+    tau, dual = 0.9, 0.14 / b.ndim  # 1 / tau - 4 ndim dual >= 1 / 2
 
     def step(carry, _):
         x, u = carry
@@ -67,21 +68,20 @@ def total_variation(key, denoise, op, y, sigma_y, sigmas, settings, num_steps: i
         size = jnp.sqrt(jnp.sum(jnp.abs(u) ** 2, 0))
         return (ahead, u / jnp.maximum(1, size / settings["weight"])), None
 
-    start = (b, jnp.zeros((2, *b.shape), b.dtype))
+    start = (b, jnp.zeros((b.ndim, *b.shape), b.dtype))
     (x, _), _ = jax.lax.scan(step, start, None, length=num_steps)
     return x
 
 
 def gradient(x: jax.Array) -> jax.Array:
-    """Differences (2, H, W) to the next pixel down and along; zero at the last one."""
-    down = jnp.diff(x, axis=0, append=x[-1:])
-    return jnp.stack([down, jnp.diff(x, axis=1, append=x[:, -1:])])
+    """Differences (ndim, ...) to the next pixel along each axis; zero at the last one."""
+    last = [jax.lax.slice_in_dim(x, -1, None, axis=axis) for axis in range(x.ndim)]
+    return jnp.stack([jnp.diff(x, axis=axis, append=end) for axis, end in enumerate(last)])
 
 
 def divergence(u: jax.Array) -> jax.Array:
     """The adjoint of `gradient`."""
-    zero = jnp.zeros((2, *u.shape[1:]), u.dtype)
-    return jax.linear_transpose(gradient, zero[0])(u)[0]
+    return jax.linear_transpose(gradient, u[0])(u)[0]
 
 
 def sampler(consistency: Callable[..., diffusion.DataConsistency]) -> Callable[..., jax.Array]:

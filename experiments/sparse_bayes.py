@@ -249,6 +249,7 @@ def scores(config: ConfigDict, task: Task, belief: Belief) -> dict[str, float]:
 
 def predictions(config: ConfigDict, task: Task, belief: Belief, x: np.ndarray) -> np.ndarray:
     """Class probabilities (num, classes), the mean over networks drawn from the belief."""
+    num_draws = config.num_draws if jnp.any(belief.scale) else 1  # or all were the same
 
     @jax.jit
     def averaged(belief, x):
@@ -256,7 +257,7 @@ def predictions(config: ConfigDict, task: Task, belief: Belief, x: np.ndarray) -
             noise = jax.random.normal(key, belief.mean.shape)
             return jax.nn.softmax(task.logits(belief.mean + belief.scale * noise, x))
 
-        keys = jax.random.split(jax.random.key(config.seed), config.num_draws)
+        keys = jax.random.split(jax.random.key(config.seed), num_draws)
         return jnp.mean(jax.lax.map(one, keys), 0)
 
     return np.asarray(averaged(belief, x))
