@@ -40,6 +40,21 @@ def drawn(step):
     return Row(draw, arrays(()))
 
 
+def recorded(scale):
+    def scaled(x, sigma):
+        return scale * x / (1 + sigma**2)
+
+    return diffusion.olss.record(KEY, scaled, levels(scale.dtype), (5,))
+
+
+def replayed():
+    weights = jnp.tril(jnp.arange(9.0).reshape(3, 3))
+    schedule = diffusion.olss.FastSchedule(
+        levels(jnp.float32), (0, 1, 2, 3), jnp.ones(3), weights, 0 * weights, jnp.zeros(3)
+    )
+    return drawn(diffusion.olss.replay(schedule))
+
+
 def network(x, sigma):
     return (x + jnp.tanh(x.real)) / (1 + sigma)
 
@@ -130,6 +145,8 @@ DIFFUSION_SAMPLER_ROWS = {
     "diffusion.euler": drawn(diffusion.euler()),
     "diffusion.heun": drawn(diffusion.heun()),
     "diffusion.dpmpp_2m": drawn(diffusion.dpmpp_2m()),
+    "olss.record": Row(recorded, arrays(())),
+    "olss.replay": replayed(),
     "diffusion.red_diff": Row(optimised, arrays((3,)), grad=False),
     "diffusion.cg_normal": corrected(lambda op, y: diffusion.cg_normal(op, y, 2)),
     "diffusion.cg_proximal": corrected(lambda op, y: diffusion.cg_proximal(op, y, 2.0, 2)),

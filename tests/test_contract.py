@@ -151,6 +151,11 @@ HEAVY += (*manifolds.__all__, "diffusion", "landscape.top", "low_rank_gaussians"
 """Functions that compile for seconds; they have tests of their own, in every dtype."""
 
 
+ON_THE_HOST = {"krylov.raise_if_failed"}
+ON_THE_HOST |= {f"projections.{name}" for name in ("save", "load", "load_key")}
+ON_THE_HOST |= {f"olss.{name}" for name in ("factorize", "fit", "search")}
+
+
 def first_dtypes(heavy_slow):
     """A case for each function, in its first dtype, the heavy ones marked slow if asked."""
     for name, row in TABLE.items():
@@ -167,11 +172,11 @@ def public_functions():
         *(module for module in modules if isinstance(module, ModuleType)),
     ):
         for name in module.__all__:
-            host = name in ("raise_if_failed", "save", "load", "load_key")
             value = getattr(module, name)
             alias = get_origin(value) is not None  # of a type, such as Denoiser
-            if not (host or alias or isinstance(value, type | ModuleType)):
-                yield f"{module.__name__.split('.')[-1]}.{name}"
+            name = f"{module.__name__.split('.')[-1]}.{name}"
+            if not (name in ON_THE_HOST or alias or isinstance(value, type | ModuleType)):
+                yield name
     for name, value in vars(tree).items():
         local = isinstance(value, FunctionType) and value.__module__ == tree.__name__
         if local and not name.startswith(("_", "check")):

@@ -4,7 +4,7 @@ Everything is in the variable x = x_0 + sigma n: a prior is ``denoise(x, sigma) 
 levels are an array, `sample` is the loop, and a data consistency makes it a sampler of a posterior.
 """
 
-from subspace_jax.diffusion import low_rank_gaussians, operators
+from subspace_jax.diffusion import low_rank_gaussians, olss, operators
 from subspace_jax.diffusion.data_consistency import (
     DataConsistency,
     admm_tv,
@@ -66,6 +66,7 @@ __all__ = [
     "low_rank_gaussians",
     "moment_matching",
     "null_space",
+    "olss",
     "operators",
     "pigdm",
     "posterior_proximal",

@@ -61,7 +61,7 @@ def sample(
     sigmas = sigmas.astype(jnp.zeros((), dtype).real.dtype)
     step = ddim() if step is None else step
     consistency = DataConsistency(none) if data_consistency is None else data_consistency
-    guided = _guide(denoise, consistency)
+    guided = guide(denoise, consistency)
     first, rest = jax.random.split(key)
     x = sigmas[0] * standard_normal(first, tuple(shape), dtype)
     state = consistency.init(x)
@@ -86,7 +86,9 @@ def sample(
     return SampleResult(x, saved, state)
 
 
-def _guide(denoise: Denoiser, consistency: DataConsistency) -> Guided:
+def guide(denoise: Denoiser, consistency: DataConsistency) -> Guided:
+    """The denoiser and its correction, checked, as steps want them."""
+
     def predict(x: Array, sigma: Array, state: Any) -> tuple[Array, Array, Any]:
         def estimate(x: Array) -> Array:
             x0 = denoise(x, sigma)
