@@ -50,7 +50,7 @@ def recorded(scale):
 def replayed():
     weights = jnp.tril(jnp.arange(9.0).reshape(3, 3))
     schedule = diffusion.olss.FastSchedule(
-        levels(jnp.float32), (0, 1, 2, 3), jnp.ones(3), weights, 0 * weights, jnp.zeros(3)
+        levels(jnp.float32), jnp.arange(4), jnp.ones(3), weights, weights / 2, jnp.zeros(3)
     )
     return drawn(diffusion.olss.replay(schedule))
 

@@ -26,7 +26,7 @@ from subspace_jax.diffusion._consistency import DataConsistency, none
 from subspace_jax.diffusion.denoisers import Denoiser
 from subspace_jax.diffusion.sampler import guide
 from subspace_jax.diffusion.steps import Step, standard_normal
-from subspace_jax.typing import Array, Float, Inexact, Key
+from subspace_jax.typing import Array, Float, Inexact, Integer, Key
 
 __all__ = [
     "FastSchedule",
@@ -70,14 +70,14 @@ class FastSchedule(NamedTuple):
 
     sigmas: Float[Array, " n_and_1"]
     """The levels visited."""
-    indices: tuple[int, ...]
+    indices: Integer[Array, " n_and_1"]
     """Which of the teacher's they are."""
     start: Float[Array, " n"]
     """a_k: weight of the first point in each step."""
     noise: Float[Array, "n n"]
     """b_kj: weight of the j-th noise in step k."""
-    corrected: Float[Array, "n n"]
-    """c_kj: weight of the j-th corrected estimate in step k."""
+    corrected: Float[Array, "n n"] | None
+    """c_kj: weight of the j-th corrected estimate in step k; None without data consistency."""
     errors: Float[Array, " n"]
     """Root mean square distance to the teacher's points, over sqrt(sigma_data^2 + sigma^2), from
     the teacher's own predictions: a student's, which it has of its own points, are worse."""
@@ -166,9 +166,14 @@ def fit(factor: TriangularFactor, indices: Any, *, sigma_data: float = 1.0) -> F
         start[k], noise[k, : k + 1] = weights[0], weights[1 : k + 2]
         if factor.with_corrected:
             corrected[k, : k + 1] = weights[k + 2 :]
-    arrays = (factor.sigmas[indices], start, noise, corrected, errors)
-    levels, *arrays = (jnp.asarray(array, float) for array in arrays)
-    return FastSchedule(levels, tuple(indices), *arrays)
+    return FastSchedule(
+        jnp.asarray(factor.sigmas[indices], float),
+        jnp.asarray(indices),
+        jnp.asarray(start, float),
+        jnp.asarray(noise, float),
+        jnp.asarray(corrected, float) if factor.with_corrected else None,
+        jnp.asarray(errors, float),
+    )
 
 
 def search(
@@ -212,11 +217,10 @@ def replay(schedule: FastSchedule) -> Step:
     It is deterministic. The memory holds the predictions of all steps.
     """
     num = len(schedule.start)
-    with_corrected = bool(np.any(np.asarray(schedule.corrected)))
 
     def init(x):
         kept = jnp.zeros((num, *x.shape), x.dtype)
-        return jnp.int32(0), x, kept, kept if with_corrected else None
+        return jnp.int32(0), x, kept, None if schedule.corrected is None else kept
 
     def update(key, guided, x, sigma, next_sigma, memory, state):
         del key, next_sigma
@@ -226,7 +230,7 @@ def replay(schedule: FastSchedule) -> Step:
         dtype = x.real.dtype
         x = schedule.start.astype(dtype)[i] * start
         x = x + jnp.tensordot(schedule.noise.astype(dtype)[i], noises, 1)
-        if estimates is not None:
+        if schedule.corrected is not None:
             estimates = estimates.at[i].set(corrected)
             x = x + jnp.tensordot(schedule.corrected.astype(dtype)[i], estimates, 1)
         return x, corrected, (i + 1, start, noises, estimates), state

@@ -1,0 +1,299 @@
+"""Fast schedules of diffusion samplers, learned from one long trajectory (OLSS).
+
+Claim ("Optimal linear subspace search: learning to construct fast and high-quality schedulers for
+diffusion models", arXiv 2305.14677): the points of a long deterministic trajectory lie nearly in
+the span of its start and of a few of its predictions, so least squares on calibration samples give
+a sampler of 5, 10 or 20 steps that is nearer to the long one than any fixed schedule, and samples
+of better quality. Ours: the same in posterior sampling, where corrected estimates join the span.
+
+    python -m experiments.fast_schedules --config=configs/fast_schedules.py
+
+The teacher takes 100 Euler steps on Karras' levels. Students of 5, 10, 20 evaluations: Euler and
+DPM-Solver++ (2M) on Karras' levels (rho = 7), nearly even ones (rho = 2), and geometric ones; OLSS
+on evenly chosen levels of the teacher and on searched ones, both calibrated on other seeds (and, of
+posteriors, another patient). Priors: ours of heads and of lungs, 64 x 64. Errors are relative to
+the norm of the teacher's samples, one number a held-out seed; quality is the sliced Wasserstein
+distance to slices of a person whom the prior has never seen, and PSNR in MR reconstruction
+(x4, data consistency of DDS, proximal).
+
+Expected: see `experiments/results/fast_schedules.json`. Left out: a prior of Fashion-MNIST, and
+the Frechet distance of Inception features, which know nothing of such slices.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from experiments import denoisers, harness, heads, lungs, mri, oracle, plots, records
+from subspace_jax import diffusion
+from subspace_jax.diffusion import olss
+
+STYLES = {
+    "Euler, Karras": {"color": plots.GREY, "marker": "o"},
+    "Euler, even": {"color": plots.GREY, "marker": "v", "ls": ":"},
+    "Euler, geometric": {"color": plots.GREY, "marker": "^", "ls": "--"},
+    "DPM++, Karras": {"color": plots.ORANGE, "marker": "o"},
+    "DPM++, even": {"color": plots.ORANGE, "marker": "v", "ls": ":"},
+    "DPM++, geometric": {"color": plots.ORANGE, "marker": "^", "ls": "--"},
+    "OLSS, even": {"color": plots.SKY, "marker": "s", "ls": ":"},
+    "OLSS": {"color": plots.BLUE, "marker": "s"},
+}
+FIXED = tuple(name for name in STYLES if not name.startswith("OLSS"))
+
+
+class Problem(NamedTuple):
+    """What is sampled, and with which data."""
+
+    denoise: Callable
+    dtype: Any
+    consistency: Callable
+    """data -> the data consistency of one sample, or None."""
+    calibration: Any
+    """Data of each calibration sample; None without measurements."""
+    test: Any
+    truth: np.ndarray
+    """Images to compare with, (num, h, w): of each test sample if there are measurements."""
+
+
+def run(config: ConfigDict, workdir: Path) -> dict:
+    """All students on every problem; print the table, draw, return numbers."""
+    pieces = [(name,) for name in config.problems]
+    found = records.piecewise(workdir, pieces, partial(compare, config, workdir), logged)
+    problems = dict(zip(config.problems, found, strict=True))
+    results: dict[str, Any] = {"num_steps": list(config.num_steps), "problems": problems}
+    results["error"] = {
+        name: {method: np.mean(rows["error"], 1).tolist() for method, rows in p["methods"].items()}
+        for name, p in problems.items()
+    }
+    results["summary"] = headline(config, problems)
+    records.say(table(config, problems), sys.stdout)
+    picture = partial(draw, config, workdir, problems)
+    plots.save(workdir / "fast_schedules.png", picture, size=(4 * len(problems) + 1, 8.5))
+    return results | {"seconds": {"train": sum(p["seconds"] for p in found)}}
+
+
+def compare(config: ConfigDict, workdir: Path, name: str) -> dict:
+    """Errors and qualities (steps, num) of every student on one problem; images to a file."""
+    start = time.perf_counter()
+    problem = PROBLEMS[name](config)
+    low, high = config.sigma_range
+    levels = diffusion.karras_sigmas(config.num_teacher, sigma_min=low, sigma_max=high)
+    calibrate, test = (jax.random.key(config.seed + i) for i in (1, 2))
+    trajectories = teach(config, problem, levels, calibrate, problem.calibration)
+    factor = olss.factorize(trajectories, levels)
+    teacher = np.asarray(teach(config, problem, levels, test, problem.test).points[:, -1])
+    methods = {method: {"error": [], "quality": []} for method in STYLES}
+    images = {"teacher": np.abs(teacher[0])}
+    for num_steps in config.num_steps:
+        calls = {kind: student(config, problem, step, test) for kind, step in STEPS.items()}
+        for method, schedule in schedules(config, factor, num_steps).items():
+            x = np.asarray(calls[method.split(",")[0]](schedule))
+            error = np.linalg.norm(flat(x - teacher), axis=1)
+            error = error / np.linalg.norm(flat(teacher), axis=1)
+            methods[method]["error"].append(error.tolist())
+            methods[method]["quality"].append(quality(config, problem, x))
+            images[f"{method}, {num_steps}"] = np.abs(x[0])
+    np.savez(workdir / "checkpoints" / f"{name}.npz", **images)
+    of_teacher = quality(config, problem, teacher)
+    seconds = time.perf_counter() - start
+    return {"methods": methods, "teacher": of_teacher, "seconds": seconds}
+
+
+def logged(found: dict) -> dict[str, Any]:
+    return {f"error, {m}": np.mean(rows["error"][0]) for m, rows in found["methods"].items()}
+
+
+def prior(weights: str, truth: np.ndarray, dtype: Any, config: ConfigDict) -> Problem:
+    denoise, _ = denoisers.load(weights)
+    calibration, test = np.zeros(config.num_calibration), np.zeros(config.num_test)
+    return Problem(denoise, dtype, lambda data: None, calibration, test, truth)
+
+
+def of_heads(config: ConfigDict) -> Problem:
+    return prior(config.head_weights, heads.committed("test"), jnp.complex64, config)
+
+
+def of_lungs(config: ConfigDict) -> Problem:
+    slices = lungs.committed("test")
+    return prior(config.lung_weights, slices, jnp.float32, config)
+
+
+def of_scans(config: ConfigDict) -> Problem:
+    """MR measurements of two people: the settings were tuned on the one that calibrates."""
+    denoise, _ = denoisers.load(config.head_weights)
+
+    def scans(kind: str, num: int, seed: int) -> mri.Scans:
+        slices = heads.committed(kind)
+        rows = np.arange(num) * len(slices) // num
+        return mri.simulate(
+            slices[rows], config.acceleration, seed, num_coils=6, sigma_y=config.sigma_y
+        )
+
+    calibration, test = (
+        scans(kind, num, config.seed + i)
+        for i, (kind, num) in enumerate(
+            (("tune", config.num_calibration), ("test", config.num_test))
+        )
+    )
+
+    def consistency(data):
+        op = diffusion.operators.multicoil_mri(test.mask, data[0])
+        return diffusion.cg_proximal(op, data[1], config.gamma)
+
+    data = [(one.maps, one.y) for one in (calibration, test)]
+    return Problem(denoise, jnp.complex64, consistency, *data, test.truth)
+
+
+PROBLEMS = {"prior of heads": of_heads, "prior of lungs": of_lungs, "MRI, x4": of_scans}
+
+
+def schedules(config: ConfigDict, factor: olss.TriangularFactor, num_steps: int) -> dict:
+    """{method: levels, or a learned schedule}."""
+    low, high = config.sigma_range
+    fixed = {
+        "Karras": diffusion.karras_sigmas(num_steps, sigma_min=low, sigma_max=high),
+        "even": diffusion.karras_sigmas(num_steps, sigma_min=low, sigma_max=high, rho=2.0),
+        "geometric": diffusion.ve_sigmas(num_steps, sigma_min=low, sigma_max=high),
+    }
+    found = {f"{kind}, {name}": x for kind in ("Euler", "DPM++") for name, x in fixed.items()}
+    even = np.linspace(0, config.num_teacher, num_steps + 1).astype(int)
+    learned = {
+        "OLSS, even": olss.fit(factor, even, sigma_data=config.sigma_data),
+        "OLSS": olss.search(factor, num_steps, sigma_data=config.sigma_data),
+    }
+    return found | learned
+
+
+STEPS = {
+    "Euler": lambda sigmas: (sigmas, diffusion.euler()),
+    "DPM++": lambda sigmas: (sigmas, diffusion.dpmpp_2m()),
+    "OLSS": lambda schedule: (schedule.sigmas, olss.replay(schedule)),
+}
+
+
+def teach(config, problem: Problem, levels: jax.Array, key: jax.Array, data: Any):
+    """The teacher's trajectories, one for each row of ``data``."""
+
+    def one(key, data):
+        return olss.record(
+            key,
+            problem.denoise,
+            levels,
+            problem.truth.shape[1:],
+            data_consistency=problem.consistency(data),
+            dtype=problem.dtype,
+        )
+
+    return jax.jit(partial(in_batches, config, one))(key, data)
+
+
+def student(config, problem: Problem, make: Callable, key: jax.Array) -> Callable:
+    """Schedule -> samples from the same noise as the teacher's; one program for a number of steps.
+
+    ``make`` turns a schedule into levels and a step.
+    """
+
+    def one(schedule, key, data):
+        sigmas, step = make(schedule)
+        return diffusion.sample(
+            key,
+            problem.denoise,
+            sigmas,
+            problem.truth.shape[1:],
+            data_consistency=problem.consistency(data),
+            step=step,
+            dtype=problem.dtype,
+        ).x
+
+    return jax.jit(lambda schedule: in_batches(config, partial(one, schedule), key, problem.test))
+
+
+def in_batches(config: ConfigDict, one: Any, key: jax.Array, data: Any) -> Any:
+    """``one(key, data)`` for each row of ``data``, several at a time."""
+    num = len(jax.tree.leaves(data)[0])
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num))
+    return jax.lax.map(lambda x: one(*x), (keys, data), batch_size=config.batch_size)
+
+
+def quality(config: ConfigDict, problem: Problem, x: np.ndarray) -> list[float]:
+    """PSNR of each reconstruction in dB; of priors one number, the distance to the truth."""
+    if problem.consistency is not None and len(jax.tree.leaves(problem.test)) > 1:
+        error = np.mean((np.abs(x) - problem.truth) ** 2, (1, 2))
+        return (10 * np.log10(problem.truth.max((1, 2)) ** 2 / error)).tolist()
+    rows = np.random.default_rng(config.seed).permutation(len(problem.truth))[: len(x)]
+    X, Y = (jnp.asarray(flat(np.abs(a))) for a in (x[: len(rows)], problem.truth[rows]))
+    return [float(oracle.sliced_wasserstein(jax.random.key(0), X, Y)) / X.shape[1] ** 0.5]
+
+
+def flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), -1)
+
+
+def headline(config: ConfigDict, problems: dict) -> str:
+    """OLSS against the best fixed schedule, by the distance to the teacher and by quality."""
+    parts = []
+    for name, found in problems.items():
+        told = []
+        for i, num_steps in enumerate(config.num_steps):
+            mean = {m: np.mean(rows["error"][i]) for m, rows in found["methods"].items()}
+            best = min(FIXED, key=mean.__getitem__)
+            told.append(f"{num_steps}: {mean['OLSS']:.3f}, {mean[best]:.3f} ({best})")
+        parts.append(f"{name}: {'; '.join(told)}")
+    return (
+        "Relative distance to a teacher of "
+        f"{config.num_teacher} steps, OLSS and the best fixed schedule. " + ". ".join(parts)
+    )
+
+
+def table(config: ConfigDict, problems: dict) -> str:
+    lines = []
+    for name, found in problems.items():
+        of_teacher = np.mean(found["teacher"])
+        lines.append(f"{name}: error and quality at {config.num_steps} (teacher {of_teacher:.4g})")
+        for method, rows in found["methods"].items():
+            pairs = zip(rows["error"], rows["quality"], strict=True)
+            told = (f"{np.mean(e):6.3f} +- {np.std(e):5.3f}, {np.mean(q):6.4g}" for e, q in pairs)
+            lines.append(f"  {method:18} " + "   ".join(told))
+    return "\n".join(lines)
+
+
+def draw(config: ConfigDict, workdir: Path, problems: dict, figure: Figure) -> None:
+    """Errors and qualities against steps; below, one sample in the fewest steps."""
+    columns = figure.subfigures(1, len(problems), squeeze=False)[0]
+    for column, (name, found) in zip(columns, problems.items(), strict=True):
+        top, bottom = column.subfigures(2, 1, height_ratios=(1.5, 1))
+        upper, lower = top.subplots(2, 1, sharex=True)
+        for method, style in STYLES.items():
+            rows = found["methods"][method]
+            mean, deviation = np.mean(rows["error"], 1), np.std(rows["error"], 1)
+            upper.errorbar(config.num_steps, mean, deviation, label=method, ms=4, **style)
+            quality = [np.mean(q) for q in rows["quality"]]
+            lower.plot(config.num_steps, quality, ms=4, **style)
+        lower.axhline(np.mean(found["teacher"]), color=plots.GREY, lw=0.8)
+        if column is columns[0]:
+            upper.legend(fontsize=6, ncols=2)
+        upper.set(title=name, yscale="log", ylabel="error to the teacher")
+        lower.set(xlabel="evaluations", ylabel="PSNR, dB" if "MRI" in name else "distance to data")
+        lower.set_xticks(config.num_steps)
+        with np.load(workdir / "checkpoints" / f"{name}.npz") as images:
+            shown = ["teacher"] + [
+                f"{method}, {config.num_steps[0]}"
+                for method in ("OLSS", "Euler, Karras", "DPM++, Karras")
+            ]
+            for axes, key in zip(bottom.subplots(2, 2).flat, shown, strict=True):
+                axes.imshow(images[key], cmap="gray", vmin=0, vmax=images["teacher"].max())
+                axes.set_title(key, fontsize=8)
+                axes.set_axis_off()
+
+
+if __name__ == "__main__":
+    harness.main(run)
