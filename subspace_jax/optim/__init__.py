@@ -1,6 +1,7 @@
 """Optax transformations that move in a subspace or on a manifold, and minimizers on manifolds.
 
-`sparse_vi` is variational inference over a sparse subspace of the weights.
+`sparse_vi` is variational inference over a sparse subspace of the weights, `select` chooses the
+training data by their gradients.
 """
 
 from subspace_jax.optim._minimum import Minimum, MinimumInfo
@@ -12,6 +13,14 @@ from subspace_jax.optim._riemannian import (
     riemannian_sgd,
 )
 from subspace_jax.optim._riemannian_solvers import riemannian_conjugate_gradient, riemannian_lbfgs
+from subspace_jax.optim._select import (
+    Selection,
+    TargetSubspace,
+    per_example_gradients,
+    select,
+    target_scores,
+    target_subspace,
+)
 from subspace_jax.optim._sparse_vi import (
     SparseGaussian,
     SparseVI,
@@ -32,6 +41,7 @@ __all__ = [
     "MinimumInfo",
     "RandomBasesState",
     "RiemannianState",
+    "Selection",
     "SparseGaussian",
     "SparseVI",
     "SparseVIInfo",
@@ -39,14 +49,19 @@ __all__ = [
     "StructuredState",
     "StructuredVariables",
     "SubspaceState",
+    "TargetSubspace",
     "check_invariance",
+    "per_example_gradients",
     "random_bases",
     "riemannian_adam",
     "riemannian_conjugate_gradient",
     "riemannian_lbfgs",
     "riemannian_sgd",
     "riemannian_trust_region",
+    "select",
     "sparse_vi",
     "structured_subspace",
     "subspace",
+    "target_scores",
+    "target_subspace",
 ]
