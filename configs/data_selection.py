@@ -9,6 +9,9 @@ from ml_collections import ConfigDict
 
 from configs.common import parse_arg
 
+METHODS = ("GIST", "GIST, whole norm", "cosine", "Adam cosine", "sketched cosine")
+METHODS += ("gradient norm", "random", "all data", "oracle")
+
 
 def get_config(arg=None):
     options = parse_arg(arg, smoke=False)
@@ -20,6 +23,7 @@ def get_config(arg=None):
     config.noise = 0.4  # share of wrong labels among the examples to choose from
     config.shares = (0.05, 0.1, 0.2)  # of them to train on
     config.hidden = (32,)
+    config.methods = METHODS
     config.energies = (0.5, 0.8, 0.95, 0.99)  # of GIST, chosen on validation problems
     config.rank = 150  # the paper's limit; there are never more than num_targets
     config.sketch = 50  # dimensions of random projections, as many as GIST has at most
@@ -31,7 +35,7 @@ def get_config(arg=None):
     config.num_tuning_seeds = 10
     if options.smoke:
         config.hidden, config.num_steps, config.shares = (8,), 60, (0.2,)
-        config.settings = ("classes",)
+        config.settings, config.methods = ("classes",), ("GIST", "cosine", "random")
         config.num_seeds, config.num_tuning_seeds, config.energies = 2, 1, (0.8, 0.95)
     return config
 

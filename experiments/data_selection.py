@@ -31,6 +31,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     """Tune every method on problems of its own, then train on what it selects; return numbers."""
     for setting in config.settings:
         harness.pick("settings", setting, problems.TARGETS)
+    for method in config.methods:
+        harness.pick("methods", method, METHODS)
     split = data.load("digits")
     pieces = [(setting,) for setting in config.settings]
     found = records.piecewise(workdir, pieces, partial(compared, config, split), told)
@@ -59,8 +61,9 @@ def compared(config: ConfigDict, split: data.Split, setting: str) -> dict[str, A
     final = problems.prepared(config, split, setting, range(config.num_seeds))
     try_out, judged = judge(config, tuning), judge(config, final)
     methods = {}
-    for name, method in METHODS.items():
-        options, best = method.options(config), 0
+    for name in config.methods:
+        method, best = METHODS[name], 0
+        options = method.options(config)
         if len(options) > 1:
             tried = [try_out(partial(method.score, config, o), config.shares) for o in options]
             best = int(np.argmax([np.mean(result["accuracy"]) for result in tried]))
@@ -250,9 +253,11 @@ def headline(config: ConfigDict, results: dict) -> str:
     """Accuracies at the largest share."""
     parts = []
     for setting, rows in results["targets"].items():
-        points, error = advantage(rows, -1)
         means = ", ".join(f"{n} {100 * np.mean(r['accuracy'][-1]):.1f}" for n, r in rows.items())
-        parts.append(f"{setting}: {means}; GIST above cosine {points:+.1f} (s.e. {error:.1f})")
+        if {"GIST", "cosine"} <= rows.keys() and config.num_seeds > 1:
+            points, error = advantage(rows, -1)
+            means += f"; GIST above cosine {points:+.1f} (s.e. {error:.1f})"
+        parts.append(f"{setting}: {means}")
     return (
         f"accuracy in % on the target, {config.noise:.0%} of labels wrong, {config.shares[-1]:.0%} "
         f"of the examples, {config.num_seeds} seeds: " + ". ".join(parts)
@@ -292,19 +297,20 @@ LOOKS = {
     "random": (plots.GREY, "x"),
     "oracle": (plots.SKY, "*"),
 }
+LINES = {"all data": ":", "target only": "--"}
 
 
 def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
     """Accuracy and share of useful examples against how many were selected."""
     all_axes = figure.subplots(2, len(results["targets"]), sharex=True, sharey="row", squeeze=False)
     for column, (setting, rows) in zip(all_axes.T, results["targets"].items(), strict=True):
-        for name, (colour, marker) in LOOKS.items():
+        for name, (colour, marker) in ((n, LOOKS[n]) for n in rows if n in LOOKS):
             for axes, quantity in zip(column, ("accuracy", "purity"), strict=True):
                 values = 100 * np.array(rows[name][quantity])
                 error = values.std(1, ddof=1) / values.shape[1] ** 0.5
                 look = {"color": colour, "marker": marker, "label": name, "capsize": 2}
                 axes.errorbar(100 * np.array(config.shares), values.mean(1), error, **look)
-        for name, style in (("all data", ":"), ("target only", "--")):
+        for name, style in ((n, LINES[n]) for n in rows if n in LINES):
             level = 100 * np.mean(rows[name]["accuracy"])
             column[0].axhline(level, color=plots.GREY, ls=style, lw=1.2, label=name)
         column[0].set_title(f"target: {setting}")
