@@ -31,13 +31,14 @@ def get_config(arg=None):
     config.methods = METHODS
     config.rank = 32
     config.ranks = (8, 16, 64)  # besides, with the learning rate of ``rank`` and one seed
+    config.rank_methods = METHODS[1:]  # for which other ranks are tried
     config.refresh_every = 50  # steps; 200 in the papers' runs of 10,000 and more. OSD: 1
     config.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2)  # chosen on a part of the text for tuning
     config.num_seeds = 2
     if options.small:
         config.shape, config.context, config.batch_size = (2, 64, 4, 176, 256), 64, 8
         config.rank, config.ranks, config.num_windows = 16, (4, 32), 256
-        config.num_steps, config.num_tuning_steps = 400, 100
+        config.num_steps, config.num_tuning_steps, config.rank_methods = 400, 100, ("GaLore",)
     if options.llama60m or options.llama130m:
         config.shape = tuple(LLAMA_130M if options.llama130m else LLAMA_60M)
         config.context, config.batch_size, config.refresh_every = 256, 512, 200

@@ -49,7 +49,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         harness.pick("methods", method, METHODS)
     corpus = text.load(config.path, num_bytes=config.num_bytes)
     pieces = [(method,) for method in config.methods]
-    found = records.piecewise(workdir, pieces, partial(studied, config, corpus), told)
+    evaluate = jax.jit(partial(mean_loss, config))  # compiled once for all
+    found = records.piecewise(workdir, pieces, partial(studied, config, corpus, evaluate), told)
     rows = dict(zip(config.methods, found, strict=True))
     results: dict[str, Any] = {
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(shapes(config))),
@@ -68,25 +69,30 @@ def told(piece: dict[str, Any]) -> dict[str, Any]:
     return {"loss": float(np.mean(piece["loss"], axis=0)[-1]), "rate": piece["learning_rate"]}
 
 
-def studied(config: ConfigDict, corpus: text.Text, method: str) -> dict[str, Any]:
+def studied(
+    config: ConfigDict, corpus: text.Text, evaluate: Callable, method: str
+) -> dict[str, Any]:
     """One method: its learning rate, curves of all seeds, its costs, and other ranks."""
     start = time.perf_counter()
-    short = trainer(config, corpus, method, config.rank, config.num_tuning_steps)
-    compiled = time.perf_counter() - start
-    tuning = {
-        f"{rate:g}": trained(config, short, corpus.tune, rate, 1000, config.num_tuning_steps)[0][-1]
-        for rate in (config.learning_rates if len(config.learning_rates) > 1 else ())
-    }
+    tune, test = (partial(mean_over, config, evaluate, part) for part in (corpus.tune, corpus.test))
+    tuning = {}
+    if len(config.learning_rates) > 1:
+        steps = config.num_tuning_steps
+        one = trainer(config, corpus, method, config.rank, steps)
+        for rate in config.learning_rates:
+            tuning[f"{rate:g}"] = trained(config, one, tune, rate, 1000, steps)[0][-1]
     rate = config.learning_rates[int(np.argmin(list(tuning.values()))) if tuning else 0]
     before = time.perf_counter()
     full = trainer(config, corpus, method, config.rank, config.num_steps)
-    compiled += time.perf_counter() - before
-    seeds = range(config.num_seeds)
-    runs = [trained(config, full, corpus.test, rate, s, config.num_steps) for s in seeds]
+    compiled = time.perf_counter() - before
+    runs = [
+        trained(config, full, test, rate, seed, config.num_steps)
+        for seed in range(config.num_seeds)
+    ]
     ranks = {}
-    for rank in config.ranks if method != "Adam" else ():
+    for rank in config.ranks if method in config.rank_methods else ():
         other = trainer(config, corpus, method, rank, config.num_steps)
-        losses, _ = trained(config, other, corpus.test, rate, 0, config.num_steps)
+        losses, _ = trained(config, other, test, rate, 0, config.num_steps)
         ranks[str(rank)] = {"loss": losses[-1], "state_bytes": state_bytes(other)}
     return {
         "learning_rate": rate,
@@ -142,6 +148,16 @@ def loss(config: ConfigDict, params: Any, windows: jax.Array) -> jax.Array:
     return transformer.next_token_loss(network(config).apply(params, windows[:, :-1]), windows)
 
 
+def mean_loss(config: ConfigDict, params: Any, windows: jax.Array) -> jax.Array:
+    """Of windows (num, size, context + 1), some at a time."""
+    return jax.lax.map(partial(loss, config, params), windows).mean()
+
+
+def mean_over(config: ConfigDict, evaluate: Callable, held_out: np.ndarray, params: Any) -> float:
+    windows = text.spread_windows(held_out, config.num_windows, config.context + 1)
+    return float(evaluate(params, windows.reshape(-1, config.num_windows // 8, windows.shape[1])))
+
+
 def make_step(config: ConfigDict, method: str, rank: int, num_steps: int) -> tuple:
     """``init(key)`` and ``step(state, i, rate, key, text)``; batches lie over all devices."""
     over_devices = NamedSharding(harness.data_mesh(), PartitionSpec("data"))
@@ -195,23 +211,18 @@ def trainer(
 
 
 def trained(
-    config: ConfigDict, one: Trainer, held_out: np.ndarray, rate: float, seed: int, num_steps: int
+    config: ConfigDict, one: Trainer, judge: Callable, rate: float, seed: int, num_steps: int
 ) -> tuple[list[float], list[float]]:
-    """Loss on held-out windows, and seconds of training, after every ``log_every`` steps."""
+    """What the judge says of the parameters, and seconds of training, after every ``log_every`` steps."""
     key = jax.random.fold_in(jax.random.key(config.seed), seed)
     state = one.init(jax.random.fold_in(key, 0))
-    windows = text.spread_windows(held_out, config.num_windows, config.context + 1)
-    windows = jnp.asarray(windows).reshape(-1, min(16, config.num_windows), windows.shape[1])
-    evaluate = jax.jit(
-        lambda params, windows: jax.lax.map(partial(loss, config, params), windows).mean()
-    )
     losses, seconds, spent = [], [], 0.0
     for first in range(0, num_steps, config.log_every):
         start = time.perf_counter()
         state, _ = one.advance(state, first, rate, key)
         jax.block_until_ready(state)
         spent += time.perf_counter() - start
-        losses.append(float(evaluate(state[0], windows)))
+        losses.append(judge(state[0]))
         seconds.append(spent)
     return losses, seconds
 
