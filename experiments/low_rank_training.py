@@ -213,7 +213,7 @@ def trainer(
 def trained(
     config: ConfigDict, one: Trainer, judge: Callable, rate: float, seed: int, num_steps: int
 ) -> tuple[list[float], list[float]]:
-    """What the judge says of the parameters, and seconds of training, after every ``log_every`` steps."""
+    """What the judge says, and seconds of training, after every ``log_every`` steps."""
     key = jax.random.fold_in(jax.random.key(config.seed), seed)
     state = one.init(jax.random.fold_in(key, 0))
     losses, seconds, spent = [], [], 0.0
