@@ -6,7 +6,17 @@ find, at .29 % of the storage and 25 % of the time.
 
     python -m experiments.data_selection
 
-Expected: see below.
+Expected, float32 on a CPU, 20 seeds, 40 % wrong labels, trained on 20 % of the examples: where the
+target are 3 of the 10 classes GIST has 94.1 % and the plain cosine of gradients 95.0; where it is
+one of 4 rotations 78.3 and 82.4 (difference 4.1, standard error 0.9). So the claim does not hold
+here: GIST stores 1 to 2 % of the bytes, and is worse. It forgets how much of a gradient lies
+outside of the target's subspace, which is much for wrong labels. Multiplied by |Q^T g| / |g|, one
+number more for each example, its scores select as well as the plain cosine (95.0 and 81.9 %). A
+random projection to 50 numbers is between the two where the target is a rotation (79.3).
+The 50 clean examples of the target alone give 95.1 and 80.8 %, all data 85.0 and 64.9 %: on digits
+selection has little to add to them. Preconditioned by Adam (LESS) the cosine is 4 and 11 points
+worse, large gradients are the wrong labels. Options are chosen by accuracy on problems of other
+seeds made of training images alone. Times are in the result; they were taken beside other work.
 """
 
 import sys
