@@ -34,6 +34,7 @@ from tests.rows_landscape import LANDSCAPE_ROWS
 from tests.rows_low_rank import LOW_RANK_ROWS
 from tests.rows_manifolds import MANIFOLD_ROWS
 from tests.rows_riemannian import RIEMANNIAN_ROWS
+from tests.rows_select import SELECT_ROWS
 from tests.rows_spectral import SPECTRAL_ROWS
 
 SCHEMES = ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")
@@ -140,6 +141,7 @@ TABLE = {
     **LOW_RANK_ROWS,
     **MANIFOLD_ROWS,
     **OPERATOR_ROWS,
+    **SELECT_ROWS,
     **SOLVER_ROWS,
     **SPECTRAL_ROWS,
     **RIEMANNIAN_ROWS,

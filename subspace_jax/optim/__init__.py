@@ -3,7 +3,8 @@
 `low_rank` is the optimizer whose state lives in a low-rank subspace of each gradient matrix; what
 moves that subspace is a policy: `singular`, `sampled`, `online`, `walk`, `jump`, `track`.
 
-`sparse_vi` is variational inference over a sparse subspace of the weights.
+`sparse_vi` is variational inference over a sparse subspace of the weights, `select` chooses the
+training data by their gradients.
 """
 
 from subspace_jax.optim._bases import (
@@ -35,6 +36,14 @@ from subspace_jax.optim._riemannian import (
     riemannian_sgd,
 )
 from subspace_jax.optim._riemannian_solvers import riemannian_conjugate_gradient, riemannian_lbfgs
+from subspace_jax.optim._select import (
+    Selection,
+    TargetSubspace,
+    per_example_gradients,
+    select,
+    target_scores,
+    target_subspace,
+)
 from subspace_jax.optim._sparse_vi import (
     SparseGaussian,
     SparseVI,
@@ -61,6 +70,7 @@ __all__ = [
     "RandomBasesState",
     "Recovery",
     "RiemannianState",
+    "Selection",
     "SparseGaussian",
     "SparseVI",
     "SparseVIInfo",
@@ -69,6 +79,7 @@ __all__ = [
     "StructuredVariables",
     "SubsetNormState",
     "SubspaceState",
+    "TargetSubspace",
     "check_invariance",
     "complement",
     "galore",
@@ -79,6 +90,7 @@ __all__ = [
     "matrix_axes",
     "online",
     "online_subspace_descent",
+    "per_example_gradients",
     "random_bases",
     "recover",
     "riemannian_adam",
@@ -89,11 +101,14 @@ __all__ = [
     "sampled",
     "sara",
     "scale_by_subset_norm",
+    "select",
     "singular",
     "sparse_vi",
     "structured_subspace",
     "subspace",
     "subspace_momentum",
+    "target_scores",
+    "target_subspace",
     "track",
     "walk",
 ]
