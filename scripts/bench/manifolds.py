@@ -15,8 +15,6 @@ with frames that are stored as rows (classes, k, n).
 """
 
 import importlib.util
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -26,16 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from scripts.bench import _report
+from scripts.bench import _one_thread, _report
 from subspace_jax import optim
 from subspace_jax.manifolds import GrassmannHead, grassmann
 
 SIZES = [(10, 64, 4), (100, 128, 4), (100, 512, 8), (300, 512, 8), (1000, 128, 4), (1000, 512, 8)]
 RATE, MOMENTUM, REORTHONORMALIZE = 0.1, 0.9, 5
-ONE_THREAD = {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
-    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-}
 
 
 class Contender(NamedTuple):
@@ -181,26 +175,6 @@ def departure(Q: np.ndarray) -> float:
     return float(np.max(np.abs(Q.swapaxes(-1, -2) @ Q - np.eye(Q.shape[-1]))))
 
 
-def timed(call: Callable[[], Any], repeats: int = 1) -> float:
-    """Milliseconds of this process's CPU time."""
-    start = time.process_time()
-    for _ in range(repeats):
-        call()
-    return 1e3 * (time.process_time() - start) / repeats
-
-
-def interleaved(calls: list[Callable[[], Any]], seconds: float) -> list[np.ndarray]:
-    """CPU time of calls, in turns of at least 5 ms each: 7 to 60 rounds."""
-    once = [min(timed(call) for _ in range(3)) for call in calls]
-    repeats = [int(np.ceil(5 / t)) for t in once]
-    rounds = 1e3 * seconds / sum(n * t for n, t in zip(repeats, once, strict=True))
-    times = [[] for _ in calls]
-    for turn in range(int(np.clip(rounds, 7, 60))):
-        for i in np.roll(range(len(calls)), turn):  # nobody always follows the same one
-            times[i].append(timed(calls[i], repeats[i]))
-    return [np.array(found) for found in times]
-
-
 def steps(quick: bool) -> Iterator[Timed]:
     """Momentum, projection, move, drift: everything after the gradient."""
     for num, n, k in SIZES[:2] if quick else SIZES:
@@ -212,7 +186,7 @@ def steps(quick: bool) -> Iterator[Timed]:
         for contender in field:
             contender.step()
             errors.append(apart(contender.frames(), exact))
-        times = interleaved([c.step for c in field], _report.share(quick, 12))
+        times = _one_thread.interleaved([c.step for c in field], _report.share(quick, 12))
         for contender, milliseconds, error in zip(field, times, errors, strict=True):
             ratio = float(np.median(milliseconds) / np.median(times[0]))
             off = departure(contender.frames())
@@ -247,7 +221,7 @@ def head(quick: bool) -> Iterator[Timed]:
     ]
     for contender in field:
         contender.step()
-    times = interleaved([c.step for c in field], _report.share(quick, 10))
+    times = _one_thread.interleaved([c.step for c in field], _report.share(quick, 10))
     for contender, milliseconds in zip(field, times, strict=True):
         ratio = float(np.median(milliseconds) / np.median(times[0]))
         yield Timed((256, num, n, k), contender, milliseconds, ratio, None, None)
@@ -286,9 +260,7 @@ def summary(measured: dict[str, list[Timed]]) -> str:
 
 
 def main() -> None:
-    if os.environ.get("XLA_FLAGS") != ONE_THREAD["XLA_FLAGS"]:  # read when the process starts
-        arguments = [sys.executable, "-m", "scripts.bench.manifolds", *sys.argv[1:]]
-        os.execve(sys.executable, arguments, os.environ | ONE_THREAD)
+    _one_thread.restart("scripts.bench.manifolds")
     with jax.enable_x64(False):  # one of the peers switches it on
         _report.run(
             "manifolds",
