@@ -67,7 +67,7 @@ def repeat(
         return jax.lax.fori_loop(0, check_every, masked, state)
 
     return jax.lax.while_loop(
-        lambda state: _any_lane(active(state)), body if check_every == 1 else several, state
+        lambda state: any_lane(active(state)), body if check_every == 1 else several, state
     )
 
 
@@ -84,11 +84,11 @@ def _lanes_batched(axis_size, in_batched, flag):
 
 
 @jax.custom_batching.custom_vmap
-def _any_lane(flag):
+def any_lane(flag):
     return flag
 
 
-@_any_lane.def_vmap
-def _any_lane_batched(axis_size, in_batched, flag):
+@any_lane.def_vmap
+def any_lane_batched(axis_size, in_batched, flag):
     del axis_size, in_batched
-    return _any_lane(jnp.any(flag, axis=0)), False
+    return any_lane(jnp.any(flag, axis=0)), False
