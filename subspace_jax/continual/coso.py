@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from subspace_jax import linalg
+from subspace_jax import linalg, optim
 from subspace_jax.continual import memory
 from subspace_jax.linalg import frequent_directions
-from subspace_jax.linalg._matmul import matmul
 from subspace_jax.linalg.frequent_directions import FrequentDirections
-from subspace_jax.typing import Array, Integer, PyTree
+from subspace_jax.optim import LowRankState
+from subspace_jax.typing import Array, PyTree
 
 __all__ = ["Coso", "CosoState", "optimizer"]
 
@@ -32,11 +32,8 @@ class CosoState(NamedTuple):
     """`memory.Memory` of the tasks before: ``num_directions`` of n say how full it is."""
     sketches: PyTree
     """Frequent Directions of this task's gradients, a row a direction of the inputs."""
-    bases: PyTree
-    """P of each kernel, (inputs, rank): the directions that learn now."""
-    inner: PyTree
-    step: Integer[Array, ""]
-    """In this task."""
+    low_rank: LowRankState
+    """Of `optim.low_rank`: the directions that learn now, moments, the steps of this task."""
 
 
 class Coso(NamedTuple):
@@ -88,39 +85,45 @@ def optimizer(
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be in (0, 1], got {threshold}")
 
+    def within(history: PyTree) -> optax.GradientTransformationExtraArgs:
+        """The optimizer of kernels in their leading directions outside of the history."""
+        policies = jax.tree.map(
+            lambda known: optim.complement(known.Q), history, is_leaf=_is_memory
+        )
+        return optim.low_rank(
+            inner,
+            rank=rank,
+            basis=policies,
+            refresh_every=refresh_every,
+            side="rows",
+            stagger=False,
+        )
+
     def start(kernels: PyTree, history: PyTree) -> CosoState:
         def sketch(W: Array) -> FrequentDirections:
             return frequent_directions.init(len(W), sketch_size, dtype=W.dtype)
 
-        bases = jax.tree.map(lambda W: jnp.zeros((len(W), min(rank, *W.shape)), W.dtype), kernels)
-        cores = jax.tree.map(lambda P, W: matmul(P.T, W), bases, kernels)
-        sketches = jax.tree.map(sketch, kernels)
-        return CosoState(history, sketches, bases, inner.init(cores), jnp.zeros((), int))
+        return CosoState(history, jax.tree.map(sketch, kernels), within(history).init(kernels))
 
     def init(params):
         return start(memory.as_kernels(params), memory.for_kernels(params, capacity=capacity))
 
     def update(updates, state, params=None):
         del params
-        outside = memory.as_kernels(memory.project_out(state.history, updates))
 
-        def refreshed():
-            bases = jax.tree.map(lambda G, P: _leading(G, P.shape[1]), outside, state.bases)
-            sketches = jax.tree.map(
-                lambda G, sketch: frequent_directions.update(sketch, G.T), outside, state.sketches
+        def longer(sketches):
+            outside = memory.as_kernels(memory.project_out(state.history, updates))
+            return jax.tree.map(
+                lambda G, sketch: frequent_directions.update(sketch, G.T), outside, sketches
             )
-            return bases, sketches
 
-        bases, sketches = jax.lax.cond(
-            state.step % refresh_every == 0, refreshed, lambda: (state.bases, state.sketches)
-        )
-        cores = jax.tree.map(lambda P, G: matmul(P.T, G), bases, outside)
-        steps, inner_state = inner.update(cores, state.inner)
-        moved = jax.tree.map(matmul, bases, steps)
-        moved = jax.tree.map(lambda dW, G: dW.reshape(G.shape).astype(G.dtype), moved, updates)
-        # A basis of more columns than directions are left has some of rounding in it.
-        moved = memory.project_out(state.history, moved)
-        return moved, CosoState(state.history, sketches, bases, inner_state, state.step + 1)
+        due = state.low_rank.num_steps % refresh_every == 0
+        sketches = jax.lax.cond(due, longer, lambda sketches: sketches, state.sketches)
+        steps, low_rank = within(state.history).update(memory.as_kernels(updates), state.low_rank)
+        steps = jax.tree.map(lambda G, dW: dW.reshape(G.shape), updates, steps)
+        # Where all gradients were zero so far, the basis is still a random one.
+        steps = memory.project_out(state.history, steps)
+        return steps, CosoState(state.history, sketches, low_rank)
 
     def end_task(state, params):
         def longer(W: Array, known: memory.Memory, sketch: FrequentDirections) -> memory.Memory:
@@ -134,8 +137,5 @@ def optimizer(
     return Coso(init, update, end_task)
 
 
-def _leading(G: Array, rank: int) -> Array:
-    """The leading left singular vectors; zero where there are no more."""
-    U, s, _ = jnp.linalg.svd(G, full_matrices=False)
-    there = s > max(G.shape) * jnp.finfo(s.dtype).eps * s[0]
-    return jnp.where(there, U, 0)[:, :rank]
+def _is_memory(x: PyTree) -> bool:
+    return isinstance(x, memory.Memory)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, Float, Inexact
 
 __all__ = ["FrequentDirections", "init", "update"]
@@ -51,9 +52,18 @@ def update(state: FrequentDirections, A: Inexact[Array, "m n"]) -> FrequentDirec
     num_rows, n = state.B.shape
     if A.ndim != 2 or A.shape[1] != n:
         raise ValueError(f"rows of length {n} are expected, got {A.shape}")
-    _, s, Vh = jnp.linalg.svd(jnp.concatenate([state.B, A]), full_matrices=False)
-    least = s[num_rows] ** 2 if len(s) > num_rows else jnp.zeros((), s.dtype)
-    kept = jnp.sqrt(jnp.maximum(s[:num_rows] ** 2 - least, 0))
-    rows = kept[:, None] * Vh[:num_rows]
+    squares, Vh = _squares(jnp.concatenate([state.B, A]))
+    least = squares[num_rows] if len(squares) > num_rows else jnp.zeros((), squares.dtype)
+    rows = jnp.sqrt(jnp.maximum(squares[:num_rows] - least, 0))[:, None] * Vh[:num_rows]
     B = jnp.pad(rows, ((0, num_rows - len(rows)), (0, 0)))
     return FrequentDirections(B, state.shrinkage + least)
+
+
+def _squares(X: Array) -> tuple[Array, Array]:
+    """The squared singular values, descending, and the right singular vectors in rows."""
+    if X.shape[0] < X.shape[1]:
+        _, s, Vh = jnp.linalg.svd(X, full_matrices=False)
+        return s**2, Vh
+    # Small values are less exact than the SVD's; of the Gram matrix, which counts, they are not.
+    values, V = jnp.linalg.eigh(matmul(X.conj().T, X))
+    return jnp.maximum(values[::-1], 0), V[:, ::-1].conj().T
