@@ -152,7 +152,7 @@ def naive(optimizer: optax.GradientTransformation) -> Learner:
     )
 
 
-def by_gpm(settings: ConfigDict, num_inputs: int) -> Learner:
+def by_gpm(settings: ConfigDict) -> Learner:
     """Gradient projection memory, with plain gradient descent as in its paper."""
     optimizer = optax.sgd(settings.learning_rate)
 
@@ -165,7 +165,7 @@ def by_gpm(settings: ConfigDict, num_inputs: int) -> Learner:
         return updates, (memories, inner)
 
     def end_task(state, params, x):
-        seen = tuple(inputs(params, x[:num_inputs])[0])
+        seen = tuple(inputs(params, x[: settings.num_inputs])[0])
         return gpm.end_task(state[0], seen, threshold=settings.threshold), state[1]
 
     return Learner(init, update, end_task, lambda state: state[0])

@@ -44,7 +44,7 @@ def recurring(split: data.Split, num_tasks: int, seed: tuple[int, ...]) -> Strea
 def split_classes(split: data.Split, per_task: int, seed: tuple[int, ...]) -> Stream:
     """``per_task`` classes a task, in a random order.
 
-    Of every task as many examples are taken as the smallest has.
+    Of every class as many examples are taken as the smallest has.
     """
     order = np.random.default_rng(seed).permutation(np.unique(split.train_y))
     groups = order.reshape(-1, per_task)
@@ -72,6 +72,6 @@ def _part(split: data.Split, rows: slice) -> data.Split:
 
 
 def _by_group(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    rows = [np.flatnonzero(np.isin(y, group)) for group in groups]
-    rows = np.stack([row[: min(map(len, rows))] for row in rows])
+    num = np.unique(y, return_counts=True)[1].min()
+    rows = [np.concatenate([np.flatnonzero(y == c)[:num] for c in group]) for group in groups]
     return x.reshape(len(x), -1)[rows], y[rows]
