@@ -33,6 +33,7 @@ from tests.rows_diffusion_operators import DIFFUSION_OPERATOR_ROWS
 from tests.rows_diffusion_samplers import DIFFUSION_SAMPLER_ROWS
 from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
 from tests.rows_landscape import LANDSCAPE_ROWS
+from tests.rows_low_rank import LOW_RANK_ROWS
 from tests.rows_manifolds import MANIFOLD_ROWS
 from tests.rows_riemannian import RIEMANNIAN_ROWS
 from tests.rows_spectral import SPECTRAL_ROWS
@@ -155,6 +156,7 @@ TABLE = {
     **DIFFUSION_OPERATOR_ROWS,
     **DIFFUSION_SAMPLER_ROWS,
     **LANDSCAPE_ROWS,
+    **LOW_RANK_ROWS,
     **MANIFOLD_ROWS,
     **OPERATOR_ROWS,
     **SOLVER_ROWS,

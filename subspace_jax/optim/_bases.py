@@ -1,8 +1,9 @@
 """Policies that say where the low-rank basis of a gradient moves: (key, basis, grad) -> basis."""
 
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ from subspace_jax.typing import Array, Float, Key, PyTree
 _Basis = Float[Array, "m r"]
 
 
-class BasisPolicy(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class BasisPolicy:
     """How a basis (m, r) of the columns of gradients (m, n) moves, r <= min(m, n).
 
     A policy is called as ``policy(key, basis, grad)`` and returns an orthonormal basis of the same

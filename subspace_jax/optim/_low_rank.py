@@ -25,7 +25,7 @@ class Recovery(NamedTuple):
 class LowRankLeaf(NamedTuple):
     """State of `low_rank` for one parameter."""
 
-    basis: Array | None
+    basis: PyTree
     """(..., m, r), orthonormal columns; None for a parameter that is no matrix."""
     memory: PyTree
     """Of the basis policy."""
@@ -33,7 +33,7 @@ class LowRankLeaf(NamedTuple):
     """State of the inner transformation, on the (..., r, n) of the subspace."""
     unit: PyTree
     """State of the inner transformation on a gradient of one, for ``carry="rotate"``."""
-    recovered: Array | None
+    recovered: PyTree
     """Norm of the last recovered residual, for `recover`."""
 
 
@@ -149,7 +149,7 @@ def low_rank(
 
         def begin(key, Q, grad, memory):
             del memory
-            Q = policy.first(key, Q, grad)
+            Q = (policy.first or policy)(key, Q, grad)
             return Q, policy.init(Q)
 
         if policy.first is None:
@@ -160,6 +160,7 @@ def low_rank(
         leaf = _when(due, lambda leaf: moved(fold, policy.move, key, G, leaf), leaf)
         core = matmul(leaf.basis.mT, G)
         step, state = inner.update(core, leaf.inner, None, **extra_args)
+        step = jnp.asarray(step)
         unit = leaf.unit
         if carry == "rotate" and rotate is None:
             _, unit = inner.update(jnp.ones((), G.dtype), unit, None, **extra_args)
@@ -167,7 +168,7 @@ def low_rank(
         if residual != "drop":
             rest = G - matmul(leaf.basis, core)
             if isinstance(residual, Recovery):
-                rest, recovered = _recovered(residual.limit, rest, core, step, recovered)
+                rest, recovered = _recovered(residual.limit, rest, core, step, leaf.recovered)
             update = update + rest
         return update, leaf._replace(inner=state, unit=unit, recovered=recovered)
 
@@ -188,7 +189,8 @@ def low_rank(
         ):
             if fold is None:
                 step, inner_state = inner.update(_wide(grad), leaf.inner, None, **extra_args)
-                found.append((step.astype(grad.dtype), leaf._replace(inner=inner_state)))
+                step = jnp.asarray(step, grad.dtype)
+                found.append((step, leaf._replace(inner=inner_state)))
                 continue
             phase = turn * refresh_every // num if stagger else 0
             turn, G = turn + 1, fold.fold(_wide(grad))
@@ -197,8 +199,8 @@ def low_rank(
             step, leaf = project(fold, policy, key, first, due, G, leaf, extra_args)
             found.append((fold.unfold(step).astype(grad.dtype), leaf))
         steps, leaves = zip(*found, strict=True) if found else ((), ())
-        state = LowRankState(optax.safe_increment(state.num_steps), structure.unflatten(leaves))
-        return structure.unflatten(steps), state
+        num_steps = jnp.asarray(optax.safe_increment(state.num_steps))
+        return structure.unflatten(steps), LowRankState(num_steps, structure.unflatten(leaves))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -37,8 +37,8 @@ def galore(
     Reference: Zhao et al. (2024), "GaLore: memory-efficient LLM training by gradient low-rank
     projection", algorithm 2.
     """
-    given = {"basis": singular(method), "refresh_every": 200, "carry": "keep"} | options
-    return _descent(learning_rate, low_rank(adam, rank=rank, scale=scale, **given))
+    settings: dict[str, Any] = {"basis": singular(method)}
+    return _descent(learning_rate, adam, rank, scale, settings | options)
 
 
 def online_subspace_descent(
@@ -64,8 +64,8 @@ def online_subspace_descent(
     Reference: Liang et al. (2024), "Memory-efficient LLM training with online subspace descent".
     """
     policy = online(optax.adam(basis_learning_rate))
-    given = {"basis": policy, "refresh_every": 1, "carry": "keep"} | options
-    return _descent(learning_rate, low_rank(adam, rank=rank, scale=scale, **given))
+    settings: dict[str, Any] = {"basis": policy, "refresh_every": 1}
+    return _descent(learning_rate, adam, rank, scale, settings | options)
 
 
 def sara(
@@ -89,8 +89,8 @@ def sara(
 
     Reference: SARA, arXiv 2502.05790.
     """
-    given = {"basis": sampled(num_candidates), "refresh_every": 200, "carry": "keep"} | options
-    return _descent(learning_rate, low_rank(adam, rank=rank, scale=scale, **given))
+    settings: dict[str, Any] = {"basis": sampled(num_candidates)}
+    return _descent(learning_rate, adam, rank, scale, settings | options)
 
 
 def grasswalk(
@@ -115,9 +115,8 @@ def grasswalk(
     Reference: "Randomized gradient subspaces for efficient large language model training", arXiv
     2510.01878; its interval of 200 steps is that of SubTrack++.
     """
-    given = {"basis": walk(step), "refresh_every": 200, "carry": "rotate"} | options
-    given = {"residual": recover(1.01)} | given
-    return _descent(learning_rate, low_rank(adam, rank=rank, scale=scale, **given))
+    settings: dict[str, Any] = {"basis": walk(step), "carry": "rotate", "residual": recover(1.01)}
+    return _descent(learning_rate, adam, rank, scale, settings | options)
 
 
 def grassjump(
@@ -129,9 +128,8 @@ def grassjump(
     **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """`grasswalk` with a subspace drawn uniformly in place of a walk; arguments as there."""
-    given = {"basis": jump(), "refresh_every": 200, "carry": "rotate"} | options
-    given = {"residual": recover(1.01)} | given
-    return _descent(learning_rate, low_rank(adam, rank=rank, scale=scale, **given))
+    settings: dict[str, Any] = {"basis": jump(), "carry": "rotate", "residual": recover(1.01)}
+    return _descent(learning_rate, adam, rank, scale, settings | options)
 
 
 def subspace_momentum(
@@ -158,12 +156,12 @@ def subspace_momentum(
     Reference: Nguyen & Nguyen (2025), "Efficient adaptive optimization via subset-norm and
     subspace-momentum", algorithms 2 and 3.
     """
-    given = {"basis": singular(), "refresh_every": 200, "carry": "reset"} | options
-    given = {"residual": "pass_through"} | given
-    momentum = low_rank(optax.ema(b1, debias=False), rank=rank, **given)
+    settings: dict[str, Any] = {"basis": singular(), "carry": "reset", "residual": "pass_through"}
+    momentum = low_rank(optax.ema(b1, debias=False), rank=rank, **(settings | options))
     scaled = scale_by_subset_norm(b2, eps, subset_size=subset_size, numerator=momentum)
-    return _descent(learning_rate, scaled)
+    return optax.chain(scaled, optax.scale_by_learning_rate(learning_rate))
 
 
-def _descent(learning_rate: Any, direction: optax.GradientTransformation):
+def _descent(learning_rate, inner, rank, scale, settings):
+    direction = low_rank(inner, rank=rank, scale=scale, **settings)
     return optax.chain(direction, optax.scale_by_learning_rate(learning_rate))

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, Float, PyTree
 
-MEANS = ("mu", "trace", "ema", "m")
-SQUARES = ("nu", "nu_max", "v", "sum_of_squares")
+MEANS = ("mu", "trace", "ema")
+SQUARES = ("nu", "nu_max", "sum_of_squares")
 
 
 def rotate_moments(
@@ -63,7 +63,7 @@ def _mean(state: Any, unit: Any, shape: tuple[int, ...]) -> Array:
     for name in MEANS:
         if getattr(getattr(state, name, None), "shape", None) == shape:
             return _over(getattr(state, name), getattr(unit, name))
-    return jnp.zeros(())
+    return jnp.zeros(shape)
 
 
 def _over(moment: Array, filled: Array) -> Array:

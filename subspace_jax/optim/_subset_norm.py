@@ -62,7 +62,7 @@ def scale_by_subset_norm(
         return SubsetNormState(jnp.int32(0), nu, top.init(params))
 
     def update(updates, state, params=None, **extra_args):
-        num_steps = optax.safe_increment(state.num_steps)
+        num_steps = jnp.asarray(optax.safe_increment(state.num_steps))
         new = 1 - b2 if b2 < 1 else 1
         nu = jax.tree.map(
             lambda v, g: b2 * v + new * _square_norms(g, subset_size), state.nu, updates
