@@ -19,7 +19,6 @@ from subspace_jax import linalg, optim
 from subspace_jax.continual import memory
 from subspace_jax.linalg import frequent_directions
 from subspace_jax.linalg.frequent_directions import FrequentDirections
-from subspace_jax.optim import LowRankState
 from subspace_jax.typing import Array, PyTree
 
 __all__ = ["Coso", "CosoState", "optimizer"]
@@ -32,8 +31,8 @@ class CosoState(NamedTuple):
     """`memory.Memory` of the tasks before: ``num_directions`` of n say how full it is."""
     sketches: PyTree
     """Frequent Directions of this task's gradients, a row a direction of the inputs."""
-    low_rank: LowRankState
-    """Of `optim.low_rank`: the directions that learn now, moments, the steps of this task."""
+    low_rank: PyTree
+    """The `optim.LowRankState`: the directions that learn now, moments, the steps of this task."""
 
 
 class Coso(NamedTuple):
