@@ -2,8 +2,8 @@
 
 The history H of a kernel (inputs, outputs) is an orthonormal basis on its *input* side, as the
 gradients' columns lie in the span of the inputs: no step off H changes what the kernel makes of an
-input in span(H). `continual.memory` says what becomes of vectors. The published description does
-not name the side, and on the output side nothing would be preserved.
+input in span(H). A basis on the output side would preserve nothing. `continual.memory` says what
+becomes of vectors.
 
 Reference: "Continuous subspace optimization for continual learning" (CoSO, NeurIPS 2025).
 """

@@ -97,7 +97,7 @@ def synthesize(
         new_in_new: prototypes of the new classes in the new subspace.
         valid: which of the new classes to use; None: all.
 
-    Reference: equations (8) and (9): weights are the softmax of cosines.
+    The weights are the softmax of the cosines.
     """
     likeness = matmul(_unit(old), _unit(new_in_old).T)
     if valid is not None:
@@ -117,8 +117,6 @@ def logits(
 
     Returns:
         A score a class, -inf for classes not seen.
-
-    Reference: equation (10).
     """
     table, owner, num = prototypes
     cosines = jnp.einsum(

@@ -23,7 +23,7 @@ def init(params: PyTree, *, capacity: int | None = None) -> PyTree:
 
 
 def project(memories: PyTree, grads: PyTree) -> PyTree:
-    """The gradients G - M M^T G of every kernel (inputs, outputs), equation (6).
+    """The gradients G - M M^T G of every kernel (inputs, outputs).
 
     An optimizer that scales coordinates (Adam) leaves this subspace again: project its updates.
     """
@@ -52,8 +52,6 @@ def remember(known: Memory, X: Float[Array, "num n"], *, threshold: float) -> Me
 
     Raises:
         ValueError: as `end_task`.
-
-    Reference: Saha, Garg & Roy (2021), equations (8) and (9).
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be in (0, 1], got {threshold}")

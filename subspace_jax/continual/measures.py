@@ -1,7 +1,7 @@
 """How much was learned and forgotten, from the accuracies R[i, j] on task j after task i.
 
 Reference: Lopez-Paz & Ranzato (2017), "Gradient episodic memory", section 2; Chaudhry et al.
-(2018), "Riemannian walk for incremental learning", section 3.
+(2018), "Riemannian walk for incremental learning", for forgetting.
 """
 
 import jax.numpy as jnp

@@ -1,8 +1,8 @@
 """Prompts in the principal subspaces of tasks, reused where tasks share theirs (SPARC).
 
 A prompt of m tokens is C V^T with the orthonormal basis V (d, k) of its task's embeddings; only C
-is trained. The paper's text says neither how the overlap is computed nor from where on a prompt is
-reused: here it is the mean squared cosine of the principal angles, and ``threshold`` an argument.
+is trained. The overlap, the mean squared cosine of the principal angles, and the ``threshold`` from
+which on a prompt is reused are choices made here: this is written from a summary of the paper.
 
 Reference: "SPARC: Subspace-aware prompt adaptation for robust continual learning in LLMs" (2025).
 """
