@@ -6,10 +6,26 @@ than other ways ("CoSO", 2025); so does learning off the directions of earlier i
 "EASE"); prompts within the tasks' principal subspaces are as good as whole ones ("SPARC", 2025).
 
     python -m experiments.continual_learning
-    python -m experiments.continual_learning --config=configs/continual_learning.py:data=mnist5k
 
-Expected: TODO
+Expected (digits, 3 seeds, accuracy on all tasks after the last): 8 permutations of the pixels: GPM
+83.5 % (deviation 4.0), CoSO 77.0 (2.1), nothing against forgetting 48.7 (Adam) and 44.6 (SGD), all
+tasks at once 94.5. So CoSO keeps 28 points more than nothing does, and loses to GPM, not by
+forgetting (10.8 against 13.3) but by learning less of late tasks (86.5 against 95.1 on a task just
+learned): the first kernel's 65 input directions are all taken after 6 tasks (GPM: 57 after 8), of
+the others' 129 it takes 98 and 110 (77 and 74). Classes two at a time, task unknown: EASE 80.0
+(0.3), class means of frozen features 77.2, those with the first task's adapter 75.0, GPM 70.9, CoSO
+58.4, nothing 35. SPARC fails: an offset of the input cannot undo a permutation (a whole one 26.4 %
+with the task known, none 10.9), and in 6 of 64 dimensions it gains 2 points; it never forgets, and
+finds each of the orders that return (overlaps from .96, of others up to .13).
 
+The network 64-128-128-10 has a row for a constant input in place of biases. GPM uses plain gradient
+steps as in its paper, CoSO Adam. Of CoSO and GPM rate and threshold are chosen on held-out training
+images and other permutations, of one or two seeds (CoSO .97 and rank 15 of 8 to 30, GPM at a rate
+just below where it fails), and serve on the split stream too; rates of the naive ones and of EASE
+likewise; SPARC's only setting was the first one tried. EASE's and SPARC's networks were trained
+before, EASE's on the training images turned by a quarter, all classes, SPARC's on those as they
+are. SPARC's stream is 4 permutations, each twice. Bytes are those of what a method keeps from task
+to task, with moments. Not here: iGSP, whose formulas were not at hand.
 """
 
 import sys
@@ -202,6 +218,8 @@ def table(results: dict[str, Any]) -> str:
 def _more(piece: dict[str, Any], sizes: list[int]) -> str:
     if "within" not in piece:
         overlaps = np.asarray(piece["overlaps"])
+        if not overlaps.any():
+            return ""
         half = overlaps.shape[1] // 2
         return (
             f"prompts {np.mean(piece['num_prompts']):.1f}, overlaps: new tasks up to "
@@ -233,6 +251,8 @@ def draw(results: dict[str, Any], figure: Figure) -> None:
                 label = f"{method}, kernel {layer + 1}"
                 _band(axes, shares[..., layer], COLOURS[method], label, style)
         axes.set(xlabel="tasks learned", ylabel="share of input directions taken", ylim=(0, 1.02))
+    for axes in rows.flat:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     for row in rows:
         handles, labels = [], []
         for axes in row:
