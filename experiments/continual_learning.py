@@ -12,11 +12,11 @@ Expected (digits, 3 seeds, accuracy on all tasks after the last): 8 permutations
 tasks at once 94.5. So CoSO keeps 28 points more than nothing does, and loses to GPM, not by
 forgetting (10.8 against 13.3) but by learning less of late tasks (86.5 against 95.1 on a task just
 learned): of the first kernel's 65 input directions 64 are taken after 6 tasks, all after 7 (GPM: 57
-after 8), of the others' 129 it takes 98 and 110 (77 and 74). Classes two at a time, task unknown: EASE 80.0
-(0.3), class means of frozen features 77.2, those with the first task's adapter 75.0, GPM 70.9, CoSO
-58.4, nothing 35. SPARC fails: an offset of the input cannot undo a permutation (a whole one 26.4 %
-with the task known, none 10.9), and in 6 of 64 dimensions it gains 2 points; it never forgets, and
-finds each of the orders that return (overlaps from .96, of others up to .13).
+after 8), of the others' 129 it takes 98 and 110 (77 and 74). Classes two at a time, task unknown:
+EASE 80.0 (0.3), class means of frozen features 77.2, those with the first task's adapter 75.0, GPM
+70.9, CoSO 58.4, nothing 35. SPARC fails: an offset of the input cannot undo a permutation (a whole
+one 26.4 % with the task known, none 10.9), and in 6 of 64 dimensions it gains 2 points; it never
+forgets, and finds each of the orders that return (overlaps from .96, of others up to .13).
 
 The network 64-128-128-10 has a row for a constant input in place of biases. GPM uses plain gradient
 steps as in its paper, CoSO Adam. Of CoSO and GPM rate and threshold are chosen on held-out training
