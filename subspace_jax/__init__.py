@@ -2,16 +2,18 @@
 
 Import the modules and call their functions::
 
-    from subspace_jax import anomaly, diffusion, krylov, landscape, linalg, manifolds, optim
+    from subspace_jax import anomaly, continual, diffusion, krylov, landscape, linalg
+    from subspace_jax import manifolds, optim, projections
 
 Floors, from the ground up: ``typing`` and ``tree``; ``linalg``; ``krylov``,
 ``manifolds`` and ``projections``; ``optim``, ``diffusion`` and ``landscape``; families of methods
-(``anomaly``).
+(``anomaly``, ``continual``).
 A module imports from lower floors only.
 """
 
 from subspace_jax import (
     anomaly,
+    continual,
     diffusion,
     krylov,
     landscape,
@@ -26,6 +28,7 @@ from subspace_jax import (
 __version__ = "0.1.0"
 __all__ = [
     "anomaly",
+    "continual",
     "diffusion",
     "krylov",
     "landscape",

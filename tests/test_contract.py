@@ -13,6 +13,7 @@ from jax.test_util import check_grads
 
 from subspace_jax import (
     anomaly,
+    continual,
     diffusion,
     krylov,
     landscape,
@@ -23,10 +24,11 @@ from subspace_jax import (
     tree,
 )
 from subspace_jax.krylov import precondition
-from subspace_jax.linalg import operators, subspaces
+from subspace_jax.linalg import frequent_directions, operators, subspaces
 from subspace_jax.manifolds import head
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
 from tests.rows_anomaly import ANOMALY_ROWS
+from tests.rows_continual import CONTINUAL_ROWS
 from tests.rows_diffusion_operators import DIFFUSION_OPERATOR_ROWS
 from tests.rows_diffusion_samplers import DIFFUSION_SAMPLER_ROWS
 from tests.rows_krylov import OPERATOR_ROWS, SOLVER_ROWS
@@ -89,6 +91,11 @@ def through_random_bases(grads):
     return transform.update(grads, transform.init(grads))[0]
 
 
+def gram_of_sketch(start, A):
+    found = frequent_directions.update(frequent_directions.update(start, A[:4]), A[4:])
+    return found.B.conj().T @ found.B, found.shrinkage
+
+
 TABLE = {
     "tree.size": Row(lambda x: jnp.asarray(tree.size(x)), lambda r, d: (params(r, d),), grad=False),
     "tree.vdot": Row(tree.vdot, lambda r, d: (params(r, d), params(r, d)), FIELD),
@@ -115,6 +122,17 @@ TABLE = {
     "linalg.randomized_svd": Row(
         lambda A: linalg.randomized_svd(jax.random.key(0), A, 2)[1], arrays((6, 5)), FIELD
     ),
+    "linalg.energy_rank": Row(
+        lambda x: jnp.where(jnp.arange(4) < linalg.energy_rank(x**2, 0.6), x, 0), arrays((4,))
+    ),
+    "frequent_directions.init": Row(
+        lambda x: frequent_directions.init(5, 3, dtype=x.dtype), arrays(()), FIELD, grad=False
+    ),
+    "frequent_directions.update": Row(
+        lambda A: gram_of_sketch(frequent_directions.init(5, 3, dtype=A.dtype), A),
+        arrays((6, 5)),
+        FIELD,
+    ),
     **{f"projections.{scheme}": constructor(scheme) for scheme in SCHEMES},
     "projections.spanned": Row(
         lambda basis, z: projections.expand(projections.spanned(basis), z),
@@ -135,6 +153,7 @@ TABLE = {
     "optim.sparse_vi": Row(sparse_posterior, lambda r, d: (params(r, d),)),
     "optim.random_bases": Row(through_random_bases, lambda r, d: (params(r, d),)),
     **ANOMALY_ROWS,
+    **CONTINUAL_ROWS,
     **DIFFUSION_OPERATOR_ROWS,
     **DIFFUSION_SAMPLER_ROWS,
     **LANDSCAPE_ROWS,
@@ -166,11 +185,11 @@ def first_dtypes(heavy_slow):
 
 
 def public_functions():
-    packages = (manifolds, anomaly, diffusion, diffusion.operators)
+    packages = (manifolds, anomaly, continual, diffusion, diffusion.operators)
     modules = [getattr(package, name) for package in packages for name in package.__all__]
     for module in (
         *(diffusion, head, krylov, landscape, linalg, operators, optim, precondition),
-        *(projections, subspaces),
+        *(frequent_directions, projections, subspaces),
         *(module for module in modules if isinstance(module, ModuleType)),
     ):
         for name in module.__all__:

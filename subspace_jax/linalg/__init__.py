@@ -1,6 +1,6 @@
 """What a subspace is: orthonormal bases, low-rank ranges, orthogonal transforms."""
 
-from subspace_jax.linalg import operators, subspaces
+from subspace_jax.linalg import frequent_directions, operators, subspaces
 from subspace_jax.linalg._spectral import spectral_projector
 from subspace_jax.linalg.basis import (
     complement,
@@ -21,13 +21,15 @@ from subspace_jax.linalg.distances import (
     squared_geodesic_distance,
 )
 from subspace_jax.linalg.hadamard import block_hadamard_transform, hadamard_transform
-from subspace_jax.linalg.lowrank import nystrom, randomized_svd, range_finder
+from subspace_jax.linalg.lowrank import energy_rank, nystrom, randomized_svd, range_finder
 
 __all__ = [
     "binet_cauchy_distance",
     "block_hadamard_transform",
     "chordal_distance",
     "complement",
+    "energy_rank",
+    "frequent_directions",
     "fubini_study_distance",
     "geodesic_distance",
     "hadamard_transform",

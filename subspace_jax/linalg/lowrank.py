@@ -1,4 +1,4 @@
-"""Low-rank approximation by random projection.
+"""Low-rank approximation by random projection, and how many directions hold most of the energy.
 
 The matrix is an array (m, n), anything with ``@`` and a ``shape``, or a callable with its adjoint.
 """
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.linalg.basis import orthonormalize
-from subspace_jax.typing import Array, Float, Inexact, Key, LinearMap
+from subspace_jax.typing import Array, Float, Inexact, Integer, Key, LinearMap
 
 
 def range_finder(
@@ -114,6 +114,19 @@ def nystrom(
     B = _product(Y + shift * Omega, V) / jnp.sqrt(safe)
     U, s, _ = jnp.linalg.svd(B, full_matrices=False)
     return U, jnp.maximum(s**2 - shift, 0)
+
+
+def energy_rank(
+    values: Float[Array, " k"], threshold: Float[Array, ""] | float
+) -> Integer[Array, ""]:
+    """The smallest number of leading entries that hold the share ``threshold`` of the sum.
+
+    Args:
+        values: not negative, in descending order: squared singular values.
+        threshold: of the sum; 0 or less asks for none. All zeros are held by none.
+    """
+    before = jnp.cumsum(values) - values
+    return jnp.sum((before < threshold * jnp.sum(values)) & (values > 0))
 
 
 def _operator(A, AT, like) -> tuple[Any, Any, int, int, Any]:
