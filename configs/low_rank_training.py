@@ -11,7 +11,16 @@ from ml_collections import ConfigDict
 from configs.common import parse_arg
 from experiments.transformer import LLAMA_60M, LLAMA_130M
 
-METHODS = ("Adam", "GaLore", "OSD", "SARA", "GrassWalk", "GrassJump", "SN-SM")
+METHODS = (
+    "Adam",
+    "GaLore",
+    "GaLore, recovered",
+    "OSD",
+    "SARA",
+    "GrassWalk",
+    "GrassJump",
+    "SN-SM",
+)
 
 
 def get_config(arg=None):
@@ -33,7 +42,7 @@ def get_config(arg=None):
     config.ranks = (8, 16, 64)  # besides, with the learning rate of ``rank`` and one seed
     config.rank_methods = METHODS[1:]  # for which other ranks are tried
     config.refresh_every = 50  # steps; 200 in the papers' runs of 10,000 and more. OSD: 1
-    config.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2)  # chosen on a part of the text for tuning
+    config.learning_rates = (3e-3, 1e-2, 3e-2, 1e-1)  # chosen on a part of the text for tuning
     config.num_seeds = 2
     if options.small:
         config.shape, config.context, config.batch_size = (2, 64, 4, 176, 256), 64, 8

@@ -126,6 +126,8 @@ def low_rank(preset: Callable, rate: Any, rank: int, **options: Any) -> Any:
 METHODS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "Adam": lambda rate, rank, refresh_every: optax.adam(rate),
     "GaLore": partial(low_rank, optim.galore),
+    # A control: is it the walk, or that something of the residual is kept?
+    "GaLore, recovered": partial(low_rank, optim.galore, residual=optim.recover()),
     # Its basis moves in every step.
     "OSD": lambda rate, rank, refresh_every: low_rank(optim.online_subspace_descent, rate, rank),
     "SARA": partial(low_rank, optim.sara),
@@ -254,14 +256,14 @@ def table(rows: dict[str, Any]) -> str:
     """Loss of every seed, state, peak memory, time of a step against Adam's."""
     base = next(iter(rows.values()))["step_seconds"]
     lines = [
-        f"{'method':11}{'loss of each seed':>24}{'rate':>8}{'state':>9}{'peak':>9}{'ms/step':>9}"
+        f"{'method':18}{'loss of each seed':>24}{'rate':>8}{'state':>9}{'peak':>9}{'ms/step':>9}"
         f"{'ratio':>7}  loss at other ranks"
     ]
     for method, row in rows.items():
         losses = " ".join(f"{curve[-1]:.3f}" for curve in row["loss"])
         ranks = "  ".join(f"{rank}: {r['loss']:.3f}" for rank, r in row["ranks"].items())
         lines.append(
-            f"{method:11}{losses:>24}{row['learning_rate']:8g}{row['state_bytes'] / 1e6:6.2f} MB"
+            f"{method:18}{losses:>24}{row['learning_rate']:8g}{row['state_bytes'] / 1e6:6.2f} MB"
             f"{row['peak_bytes'] / 1e6:6.1f} MB{1e3 * row['step_seconds']:9.2f}"
             f"{row['step_seconds'] / base:7.2f}  {ranks}"
         )
@@ -271,6 +273,7 @@ def table(rows: dict[str, Any]) -> str:
 COLOURS = {
     "Adam": plots.GREY,
     "GaLore": plots.BLUE,
+    "GaLore, recovered": "#808000",
     "OSD": plots.ORANGE,
     "SARA": plots.GREEN,
     "GrassWalk": plots.VERMILION,
@@ -295,7 +298,7 @@ def draw(config: ConfigDict, rows: dict[str, Any], figure: Figure) -> None:
     by_step.set(xlabel="step", ylabel="nats per byte, other files", ylim=(lowest - 0.1, lowest + 1))
     by_time.set(xlabel="seconds of training")
     by_bytes.set(xlabel="optimizer state, MB (other ranks: one seed)")
-    figure.legend(*by_step.get_legend_handles_labels(), loc="outside lower center", ncols=7)
+    figure.legend(*by_step.get_legend_handles_labels(), loc="outside lower center", ncols=8)
 
 
 if __name__ == "__main__":
