@@ -174,7 +174,7 @@ HEAVY += (*manifolds.__all__, "diffusion", "landscape.top", "low_rank_gaussians"
 
 ON_THE_HOST = {"krylov.raise_if_failed"}
 ON_THE_HOST |= {f"projections.{name}" for name in ("save", "load", "load_key")}
-ON_THE_HOST |= {f"olss.{name}" for name in ("factorize", "fit", "search")}
+ON_THE_HOST |= {f"olss.{name}" for name in ("factorize", "fit", "search", "refit")}
 
 
 def first_dtypes(heavy_slow):

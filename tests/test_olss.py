@@ -98,6 +98,29 @@ def test_in_five_steps_it_is_nearer_to_the_teacher_than_ddim_on_new_samples():
     assert jnp.linalg.norm(ours - teacher) < 0.7 * jnp.linalg.norm(ddim - teacher)
 
 
+@pytest.mark.parametrize("with_data", [False, True])
+def test_weights_for_ones_own_predictions_bring_the_student_nearer(with_data):
+    dc = posterior() if with_data else None
+
+    def predict(x, sigma):
+        x0 = denoise(x, sigma)
+        if dc is None:
+            return (x - x0) / sigma, None
+        return (x - x0) / sigma, dc.update(x0, None, sigma, dc.init(x))[0]
+
+    found = trajectories(40, data_consistency=dc)
+    open_loop = olss.fit(olss.factorize(found, SIGMAS), (0, 4, 9, 14, 19, 24))
+    closed = olss.refit(lambda x, sigma: jax.vmap(predict, (0, None))(x, sigma), open_loop, found)
+    teacher = trajectories(20, 9, data_consistency=dc).points[:, -1]
+    apart = [
+        jnp.linalg.norm(replayed(schedule, 20, 9, data_consistency=dc) - teacher)
+        for schedule in (open_loop, closed)
+    ]
+    assert apart[1] < apart[0]
+    mine = replayed(closed, 40, data_consistency=dc) - found.points[:, -1]
+    np.testing.assert_allclose(jnp.sqrt(jnp.mean(mine**2)), closed.errors[-1], rtol=0.02)
+
+
 def test_posteriors_of_complex_data_have_fast_schedules_too():
     def complex_denoise(x, sigma):
         return denoise(x.real, sigma) + 1j * denoise(x.imag, sigma)

@@ -9,13 +9,14 @@ on calibration samples:
 
 (the corrected estimates x_0hat' only with a data consistency: without one they are in the span of
 the others). `record` the teacher, `factorize` its samples, `search` or `fit` a schedule, and
-`replay` it in `diffusion.sample`.
+`replay` it in `diffusion.sample`. Those weights suit the teacher's predictions; `refit` makes them
+suit the student's own.
 
 Reference: Duan et al. (2023), "Optimal linear subspace search: learning to construct fast and high-
 quality schedulers for diffusion models", arXiv 2305.14677; the form for posteriors is ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +36,7 @@ __all__ = [
     "factorize",
     "fit",
     "record",
+    "refit",
     "replay",
     "search",
 ]
@@ -79,8 +81,8 @@ class FastSchedule(NamedTuple):
     corrected: Float[Array, "n n"] | None
     """c_kj: weight of the j-th corrected estimate in step k; None without data consistency."""
     errors: Float[Array, " n"]
-    """Root mean square distance to the teacher's points, over sqrt(sigma_data^2 + sigma^2), from
-    the teacher's own predictions: a student's, which it has of its own points, are worse."""
+    """Root mean square distance to the teacher's points, over sqrt(sigma_data^2 + sigma^2), on
+    the predictions that the weights were fitted to."""
 
 
 def record(
@@ -211,6 +213,52 @@ def search(
     return fit(factor, path, sigma_data=sigma_data)
 
 
+def refit(
+    predict: Callable[[Array, Array], tuple[Array, Array | None]],
+    schedule: FastSchedule,
+    trajectories: Trajectory,
+    *,
+    sigma_data: float = 1.0,
+) -> FastSchedule:
+    """The schedule with weights for what the student predicts of its own points, step by step.
+
+    A student leaves the teacher's trajectory with its first step, and weights that were fitted to
+    the teacher's predictions do not bring it back; these do, as far as the span allows. Costs one
+    prediction of all calibration samples for each step.
+
+    Args:
+        predict: (points (samples, *shape), sigma) -> (noise e, corrected estimates or None).
+        schedule: of `fit` or `search`.
+        trajectories: of `record` under ``vmap``, from which the student starts.
+        sigma_data: of the data, which scales the errors.
+
+    Ours: not in the paper.
+    """
+    num = len(schedule.start)
+    points, noises, estimates = trajectories.points, [], []
+    x: Array = points[:, 0]
+    start, noise, corrected = np.zeros(num), np.zeros((num, num)), np.zeros((num, num))
+    errors = np.zeros(num)
+    for k in range(num):
+        e, x0 = predict(x, schedule.sigmas[k])
+        noises.append(e)
+        estimates += [] if x0 is None else [x0]
+        columns = [points[:, 0], *noises, *estimates]
+        target = points[:, int(schedule.indices[k + 1])]
+        A = np.stack([_real_rows(column).ravel() for column in columns], axis=1)
+        weights, distance = _least_squares(A, _real_rows(target).ravel())
+        start[k], noise[k, : k + 1] = weights[0], weights[1 : k + 2]
+        corrected[k, : len(estimates)] = weights[k + 2 :]
+        errors[k] = distance / np.sqrt(len(A)) / np.hypot(sigma_data, schedule.sigmas[k + 1])
+        x = jnp.tensordot(jnp.asarray(weights, x.real.dtype), jnp.stack(columns), 1)
+    return schedule._replace(
+        start=jnp.asarray(start, float),
+        noise=jnp.asarray(noise, float),
+        corrected=jnp.asarray(corrected, float) if estimates else None,
+        errors=jnp.asarray(errors, float),
+    )
+
+
 def replay(schedule: FastSchedule) -> Step:
     """The step of `diffusion.sample` that replays a schedule, with ``schedule.sigmas``.
 
@@ -254,12 +302,17 @@ def _solve(
     columns = [start, *(last + 1 + i for i in visited)]
     if factor.with_corrected:
         columns += [2 * last + 1 + i for i in visited]
-    A, b = factor.R[:, columns], factor.R[:, target]
+    weights, distance = _least_squares(factor.R[:, columns], factor.R[:, target])
+    rms = distance / np.sqrt(factor.num_entries)
+    return weights, float(rms / np.hypot(sigma_data, factor.sigmas[target]))
+
+
+def _least_squares(A: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, float]:
+    """The shortest solution for columns of norm one, in terms of A's own, and its residual."""
     sizes = np.linalg.norm(A, axis=0)
     sizes = np.where(sizes > 0, sizes, 1)
     weights = np.linalg.lstsq(A / sizes, b, rcond=None)[0] / sizes
-    rms = np.linalg.norm(A @ weights - b) / np.sqrt(factor.num_entries)
-    return weights, float(rms / np.hypot(sigma_data, factor.sigmas[target]))
+    return weights, float(np.linalg.norm(A @ weights - b))
 
 
 def _path(
