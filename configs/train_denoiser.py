@@ -35,7 +35,6 @@ def get_config(arg=None):
     if options.ct:
         config.subject, config.sigma_data = "lungs", 0.35
         config.contrast = config.brightness = 0.05  # values in HU mean something
-        config.num_steps = 1500
     if options.size >= 128:
         config.channels = (96, 192, 256, 256)
         config.num_steps, config.batch_size = 40_000, 32

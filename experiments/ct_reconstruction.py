@@ -6,15 +6,14 @@ angles, and with total variation across the slices whole volumes.
     python -m experiments.ct_reconstruction
     python -m experiments.ct_reconstruction --config=configs/ct_reconstruction.py:tune
 
-Expected, with the small prior that comes with the code (1500 steps on a CPU, float32, one seed):
-slice by slice tuned TV has 24.4, 27.4 and 30.4 dB at 8, 16 and 30 views, DDS, calibrated, the best
-of the samplers, 24.1, 27.1 and 29.7: at 8 views it is ahead on 8 of 12 slices, at 16 on 2, at 30 on
-none. Where a third of the angles is missing it has 26.6 against 25.7, with the same SSIM. On the
-slab of the prior's own patient the order at 8 views is the other way round: what one patient
-teaches is too little. DDS, z-TV, which sees the neighbouring slices, has 25.7 on all 61 slices at 8
-views, DDS one by one 24.3, TV slice by slice 24.4; at 120 degrees 27.9, 26.3 and 25.8. How much of
-that is the neighbours' alone is open: TV across slices without a prior was not tried. The settings
-of z-TV lie in a corner of their grid.
+Expected, with the small prior that comes with the code (12,000 steps on a CPU, float32, one seed):
+slice by slice tuned TV has 24.4, 27.4, 30.4 dB at 8, 16, 30 views and 25.7 where a third of the
+angles is missing; DDS, calibrated, the best of the samplers, 24.5, 27.5, 30.3 and 26.3: ahead on 8,
+10, 5 and 9 of 12 slices, a draw but for the missing angles. All 61 slices at once: TV in 3-D has
+25.1 at 8 views and 26.3 at 120 degrees, slice by slice 24.4 and 25.8; DDS, z-TV 25.2 and 27.3 (its
+settings lie at the corner (.01, 3e-4) of their grid, which was the lower one of an earlier grid).
+After 1,500 steps the prior lost to TV at 16 and 30 views by .3 and .7 dB, and z-TV had 25.7 and
+27.9: so the second patient gains nothing there from a longer training on the first.
 
 The prior has seen slices of one patient alone; settings are chosen on a slab of that patient which
 it has not seen (at most twelve combinations a method), and tested on the other patient, so the

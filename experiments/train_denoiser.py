@@ -9,8 +9,8 @@ one at every level of noise, learns from real slices to take noise off; with tha
 
 Expected, 64 x 64, batches of 16, float32 on a CPU, one seed: noise of sigma 0.02, 0.1, 0.5 and 1
 falls by 4.9, 10.1, 17.0 and 20.3 dB on the heads' tuning subject after 12,000 steps (an hour of one
-core); of lungs after 1,500 by 3.6, 9.1, 16.8 and 21.3 dB on a slab of the same patient that was not
-trained on.
+core); of lungs by 3.2, 8.1, 17.0 and 22.4 dB on a slab of the same patient that was not trained on
+(after 1,500 steps by 3.6, 9.1, 16.8 and 21.3: one patient has been seen enough at low noise).
 
 The scans of heads are magnitudes: each training image gets a random smooth phase, which is
 simulated. The network sees real and imaginary parts as channels; CT is real. Slices of heads, in

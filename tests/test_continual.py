@@ -33,6 +33,14 @@ def is_memory(x):
     return isinstance(x, memory.Memory)
 
 
+def test_where_room_is_left_for_one_the_most_important_is_remembered():
+    vectors = frame(8, 3)
+    known = memory.append(memory.append(memory.empty(8, 3), frame(8, 2)), vectors)
+    assert int(known.num_directions) == 3
+    first = linalg.project_out(known.Q[:, :2], vectors[:, 0])
+    np.testing.assert_allclose(jnp.abs(known.Q[:, 2] @ first), jnp.linalg.norm(first), rtol=1e-4)
+
+
 @pytest.mark.parametrize("capacity", [2, 5, 8, 20])
 def test_memories_stay_orthonormal_within_their_capacity(capacity):
     known, all_vectors = memory.empty(8, capacity), np.zeros((8, 0))
