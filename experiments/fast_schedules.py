@@ -123,7 +123,8 @@ def logged(found: dict) -> dict[str, Any]:
 
 
 def prior(weights: str, truth: np.ndarray, dtype: Any, config: ConfigDict) -> Problem:
-    denoise, _ = denoisers.load(weights)
+    denoise, about = denoisers.load(weights)
+    truth = lungs.shrunk(truth, about["size"])
     calibration, test = np.zeros(config.num_calibration), np.zeros(config.num_test)
     return Problem(denoise, dtype, lambda data: None, calibration, test, truth)
 
@@ -133,8 +134,7 @@ def of_heads(config: ConfigDict) -> Problem:
 
 
 def of_lungs(config: ConfigDict) -> Problem:
-    slices = lungs.committed("test")
-    return prior(config.lung_weights, slices, jnp.float32, config)
+    return prior(config.lung_weights, lungs.committed("test"), jnp.float32, config)
 
 
 def of_scans(config: ConfigDict) -> Problem:
