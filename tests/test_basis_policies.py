@@ -19,6 +19,8 @@ POLICIES = {
     "complement": optim.complement(jnp.eye(24)[:, :5]),
 }
 
+QUICK = ("power", "online", "walk")
+
 
 def normal(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
@@ -39,7 +41,9 @@ def off_orthonormal(Q):
     return jnp.max(jnp.abs(Q.T @ Q - jnp.eye(Q.shape[1])))
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in POLICIES]
+)
 def test_bases_are_orthonormal_after_a_thousand_steps_of_low_precision(name):
     optimizer = optim.low_rank(rank=4, basis=POLICIES[name], refresh_every=1, side="rows")
     W = normal(0, 24, 16).astype(jnp.bfloat16)
@@ -56,7 +60,7 @@ def test_bases_are_orthonormal_after_a_thousand_steps_of_low_precision(name):
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("shape", [(24, 16), (24, 40)])
+@pytest.mark.parametrize("shape", [(24, 16), pytest.param((24, 40), marks=pytest.mark.slow)])
 def test_a_policy_returns_an_orthonormal_basis_of_the_same_shape(name, shape):
     S = orthonormalize(normal(3, 24, 4))
     Q = jax.jit(POLICIES[name])(jax.random.key(0), S, normal(5, *shape))
@@ -162,7 +166,7 @@ def test_walking_in_the_whole_space_stays():
 
 
 @pytest.mark.parametrize("num_used", [0, 3, 7])
-@pytest.mark.parametrize("rank_of_gradient", [1, 8])
+@pytest.mark.parametrize("rank_of_gradient", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_the_complement_is_never_left(num_used, rank_of_gradient):
     used = orthonormalize(normal(0, 10, 7)).at[:, num_used:].set(0)
     grad = normal(1, 10, rank_of_gradient) @ normal(2, rank_of_gradient, 12)

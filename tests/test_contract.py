@@ -169,6 +169,8 @@ CASES = [(name, dtype) for name, row in TABLE.items() for dtype in row.dtypes]
 
 HEAVY = ("krylov", "gods", "linalg", "optim.riemannian", "precondition", "subspaces")
 HEAVY += (*manifolds.__all__, "diffusion", "landscape.top", "low_rank_gaussians", "coils", "masks")
+HEAVY += ("optim.galore", "optim.grass", "optim.low_rank", "optim.matrix_axes", "optim.online")
+HEAVY += ("optim.recover", "optim.sara", "optim.sampled", "optim.subspace_momentum", "olss.replay")
 """Functions that compile for seconds; they have tests of their own, in every dtype."""
 
 
