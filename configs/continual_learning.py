@@ -22,6 +22,7 @@ def get_config(arg=None):
     config.methods = ("joint", "naive SGD", "naive Adam", "GPM", "CoSO")
     config.methods += ("EASE", "first adapter", "frozen means")  # on split alone
     config.methods += ("SPARC", "full prompt", "no prompt")  # on recurring alone
+    config.methods += ("iGSP variant", "own expert")
     config.num_tasks = 8  # of the permuted and the recurring stream
     config.classes_per_task = 2
     config.num_seeds = 3
@@ -37,15 +38,17 @@ def get_config(arg=None):
     config.ease = ConfigDict({"learning_rate": 1e-3, "bottleneck": 16, "alpha": 0.1})
     config.ease.gamma = 30.0  # of the logits gamma cos while an adapter is trained
     config.sparc = ConfigDict({"learning_rate": 0.03, "rank": 6, "threshold": 0.5})
+    config.igsp = ConfigDict({"learning_rate": 3e-3, "rank": 12, "num_candidates": 2})
+    config.igsp.penalty, config.igsp.threshold = 1.0, 0.1
 
     if options.smoke:
         config.streams = ("split", "recurring")
-        config.methods = ("naive SGD", "GPM", "CoSO", "EASE", "SPARC")
+        config.methods = ("naive SGD", "GPM", "CoSO", "EASE", "SPARC", "iGSP variant")
         config.num_tasks, config.classes_per_task = 2, 5
         config.num_seeds, config.num_epochs = 2, 2
         config.hidden = (16,)
         config.coso.rank, config.coso.sketch_size = 4, 8
-        config.ease.bottleneck = 4
+        config.ease.bottleneck = config.igsp.rank = 4
     return config
 
 

@@ -43,13 +43,21 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import continual_methods as methods
-from experiments import data, frozen_networks, harness, plots, records, task_streams
+from experiments import (
+    data,
+    expert_networks,
+    frozen_networks,
+    harness,
+    plots,
+    records,
+    task_streams,
+)
 from experiments.continual_methods import Learned
-from experiments.frozen_networks import Prompted
+from experiments.frozen_networks import Reused
 from experiments.task_streams import Stream
 from subspace_jax.continual import measures
 
-Method = Callable[[ConfigDict, jax.Array, Stream], Learned | Prompted]
+Method = Callable[[ConfigDict, jax.Array, Stream], Learned | Reused]
 COLOURS = {
     "joint": plots.GREY,
     "naive SGD": plots.ORANGE,
@@ -77,10 +85,14 @@ PROMPTS: dict[str, Callable] = {
     "full prompt": frozen_networks.by_full_prompts,
     "no prompt": frozen_networks.by_no_prompt,
 }
+EXPERTS: dict[str, Callable] = {
+    "iGSP variant": expert_networks.by_igsp,
+    "own expert": expert_networks.by_own_expert,
+}
 STREAMS = {
     "permuted": tuple(LEARNERS),
     "split": (*LEARNERS, *ENSEMBLES),
-    "recurring": tuple(PROMPTS),
+    "recurring": (*PROMPTS, *EXPERTS),
 }
 
 
@@ -90,7 +102,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         if config[knob] < 1:
             raise ValueError(f"{knob} must be at least 1, got {config[knob]}")
     for method in config.methods:
-        harness.pick("methods", method, LEARNERS | ENSEMBLES | PROMPTS)
+        harness.pick("methods", method, LEARNERS | ENSEMBLES | PROMPTS | EXPERTS)
     split = data.load(config.data)
     if config.validation:
         split = data.hold_out(split.train_x, split.train_y, 0.2)
@@ -135,10 +147,10 @@ def learn(config: ConfigDict, split: data.Split, stream: str, method: str) -> di
         "backward_transfer": measures.backward_transfer(found.R),
         "curve": measures.average_accuracy_curve(found.R),
         "own": jnp.mean(jnp.diagonal(found.R, axis1=1, axis2=2), axis=1),
-        "bytes": kept_bytes(config, tasks[0], method),
+        "bytes": kept_bytes(config, tasks[0], method, found),
     }
-    if isinstance(found, Prompted):
-        piece |= {"overlaps": found.overlaps, "num_prompts": found.num_prompts}
+    if isinstance(found, Reused):
+        piece |= {"overlaps": found.overlaps, "num_kept": found.num_kept}
     else:
         piece |= {"within": measures.average_accuracy(found.within)}
         piece |= {"num_directions": found.num_directions}
@@ -162,16 +174,19 @@ def follower(stream: str, method: str, split: data.Split) -> Method:
 
     def frozen(config, key, tasks):
         kernels = frozen_networks.pretrained(config, known, jax.random.fold_in(key, 1))
-        return (ENSEMBLES | PROMPTS)[method](config, kernels, key, tasks)
+        return (ENSEMBLES | PROMPTS | EXPERTS)[method](config, kernels, key, tasks)
 
     return frozen
 
 
-def kept_bytes(config: ConfigDict, stream: Stream, method: str) -> int:
-    """Of what lives from task to task besides one network: states, adapters, prompts."""
+def kept_bytes(config: ConfigDict, stream: Stream, method: str, found: Learned | Reused) -> int:
+    """Of what lives from task to task besides one network: states, adapters, prompts, experts."""
     num_tasks, _, d = stream.train_x.shape
     num_classes = stream.classes.shape[1]
     sizes = (d, *config.hidden, num_classes)
+    if method in EXPERTS:
+        num = float(np.mean(found.num_kept))
+        return expert_networks.kept_bytes(config, method, sizes, num_tasks, num)
     if method in LEARNERS:
         learner = LEARNERS[method](config)
         state = jax.eval_shape(
@@ -222,7 +237,7 @@ def _more(piece: dict[str, Any], sizes: list[int]) -> str:
             return ""
         half = overlaps.shape[1] // 2
         return (
-            f"prompts {np.mean(piece['num_prompts']):.1f}, overlaps: new tasks up to "
+            f"{np.mean(piece['num_kept']):.1f} kept, overlaps: new tasks up to "
             f"{overlaps[:, 1:half].max(initial=0):.2f}, returning ones from "
             f"{overlaps[:, half:].min():.2f}"
         )

@@ -23,14 +23,14 @@ from subspace_jax.continual import ease, sparc
 Adapter = tuple[tuple[jax.Array, jax.Array], ...]
 
 
-class Prompted(NamedTuple):
-    """What came of prompts on a stream."""
+class Reused(NamedTuple):
+    """What came of prompts, or experts, on a stream, a new task served by old ones if it can be."""
 
     R: jax.Array
     """(num_tasks, num_tasks), with the task known."""
     overlaps: jax.Array
-    """(num_tasks,), with the most similar task before."""
-    num_prompts: jax.Array
+    """(num_tasks,), how much old ones serve: with the most similar task, or in probability."""
+    num_kept: jax.Array
 
 
 def pretrained(config: ConfigDict, split: data.Split, key: jax.Array) -> Kernels:
@@ -187,7 +187,7 @@ def learned(stream: Stream, key: jax.Array, task: Callable, start: Any) -> Learn
     return Learned(R, within, jnp.zeros((len(R), 0), int))
 
 
-def by_sparc(config: ConfigDict, kernels: Kernels, key: jax.Array, stream: Stream) -> Prompted:
+def by_sparc(config: ConfigDict, kernels: Kernels, key: jax.Array, stream: Stream) -> Reused:
     """A prompt a kind of task, added to the input; only its coefficients are trained."""
     settings = config.sparc
     num_tasks, _, d = stream.train_x.shape
@@ -216,12 +216,10 @@ def by_sparc(config: ConfigDict, kernels: Kernels, key: jax.Array, stream: Strea
     carry, (R, overlaps) = jax.lax.scan(
         task, (start, jnp.zeros(num_tasks, int)), numbered(stream, key)
     )
-    return Prompted(R, overlaps, carry[0].num_prompts)
+    return Reused(R, overlaps, carry[0].num_prompts)
 
 
-def by_full_prompts(
-    config: ConfigDict, kernels: Kernels, key: jax.Array, stream: Stream
-) -> Prompted:
+def by_full_prompts(config: ConfigDict, kernels: Kernels, key: jax.Array, stream: Stream) -> Reused:
     """A prompt a task, of all dimensions."""
     num_tasks, _, d = stream.train_x.shape
 
@@ -232,15 +230,15 @@ def by_full_prompts(
         return offsets, prompt_scores(kernels, stream, offsets)
 
     R = jax.lax.scan(task, jnp.zeros((num_tasks, d)), numbered(stream, key))[1]
-    return Prompted(R, jnp.zeros(num_tasks), jnp.asarray(num_tasks))
+    return Reused(R, jnp.zeros(num_tasks), jnp.asarray(num_tasks))
 
 
-def by_no_prompt(config: ConfigDict, kernels: Kernels, key: jax.Array, stream: Stream) -> Prompted:
+def by_no_prompt(config: ConfigDict, kernels: Kernels, key: jax.Array, stream: Stream) -> Reused:
     """The network as it is."""
     del config, key
     num_tasks, _, d = stream.train_x.shape
     row = prompt_scores(kernels, stream, jnp.zeros((num_tasks, d)))
-    return Prompted(jnp.tile(row, (num_tasks, 1)), jnp.zeros(num_tasks), jnp.zeros((), int))
+    return Reused(jnp.tile(row, (num_tasks, 1)), jnp.zeros(num_tasks), jnp.zeros((), int))
 
 
 def trained_prompt(config, kernels, token, start, key, x, y) -> jax.Array:

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from subspace_jax.continual import coso, ease, gpm, measures, memory, sparc
-from tests.rows import Row, arrays, bases, normal, params
+from subspace_jax.continual import coso, ease, gpm, igsp, measures, memory, sparc
+from tests.rows import Row, arrays, bases, keys, normal, params
 
 LABELS = jnp.array([0, 1, 1, 0, 1])
 
@@ -49,6 +49,17 @@ def assigned(V, W):
     one = sparc.assign(start, V, threshold=0.9)[0]
     two, _, overlap = sparc.assign(one, W, threshold=0.9)
     return two.bases, overlap
+
+
+def grown(down, up, router, x):
+    """One expert, and two candidates of which the second stays."""
+    experts = igsp.Experts(down, up, jnp.array(1))
+    usage = jnp.array([0.5, 0.1, 0.4, 0.0], down.dtype)
+    experts, router = igsp.prune(experts, router, usage, threshold=0.2)
+    return igsp.apply(experts, igsp.route(router, x, experts.num_experts), x)
+
+
+EXPERTS = arrays((4, 5, 2), (4, 2, 3), (5, 4), (5,))
 
 
 CONTINUAL_ROWS = {
@@ -108,4 +119,26 @@ CONTINUAL_ROWS = {
         lambda V, c: sparc.tokens(sparc.Prompts(V[None], V[None], c, 1), 0),
         lambda r, d: (*bases(2)(r, d), normal(r, (1, 3, 2), d)),
     ),
+    "igsp.init": Row(
+        lambda x: igsp.init(4, 5, 3, rank=2, dtype=x.dtype)[:2], arrays(()), grad=False
+    ),
+    "igsp.expand": Row(
+        lambda down, up, key: igsp.expand(key, igsp.Experts(down, up, jnp.array(1)), 2)[:2],
+        lambda r, d: (normal(r, (4, 5, 2), d), normal(r, (4, 2, 3), d), *keys(r, d)),
+        grad=False,
+    ),
+    "igsp.route": Row(lambda R, x: igsp.route(R, x, 3), arrays((5, 4), (5,))),
+    "igsp.apply": Row(
+        lambda down, up, p, x: igsp.apply(igsp.Experts(down, up, jnp.array(2)), p, x),
+        arrays((4, 5, 2), (4, 2, 3), (4,), (5,)),
+    ),
+    "igsp.new_share": Row(
+        lambda down, up, p: igsp.new_share(igsp.Experts(down, up, jnp.array(2)), p),
+        arrays((4, 5, 2), (4, 2, 3), (4,)),
+    ),
+    "igsp.only_new": Row(
+        lambda down, up: igsp.only_new(igsp.Experts(down, up, jnp.array(2)), (down, up)),
+        arrays((4, 5, 2), (4, 2, 3)),
+    ),
+    "igsp.prune": Row(grown, EXPERTS),
 }  # fmt: skip
