@@ -38,8 +38,8 @@ def get_config(arg=None):
     config.ease = ConfigDict({"learning_rate": 1e-3, "bottleneck": 16, "alpha": 0.1})
     config.ease.gamma = 30.0  # of the logits gamma cos while an adapter is trained
     config.sparc = ConfigDict({"learning_rate": 0.03, "rank": 6, "threshold": 0.5})
-    config.igsp = ConfigDict({"learning_rate": 3e-3, "rank": 12, "num_candidates": 2})
-    config.igsp.penalty, config.igsp.threshold = 1.0, 0.1
+    config.igsp = ConfigDict({"learning_rate": 1e-2, "rank": 24, "num_candidates": 1})
+    config.igsp.penalty, config.igsp.threshold = 0.1, 0.1
 
     if options.smoke:
         config.streams = ("split", "recurring")
@@ -53,12 +53,13 @@ def get_config(arg=None):
 
 
 def sweep():
-    """On held-out training images and other permutations: the settings of CoSO, GPM and EASE."""
+    """On held-out training images and other permutations: the settings of CoSO, GPM, EASE, iGSP."""
     tuning = {"validation": True, "num_seeds": 2}
     grids = {
         ("CoSO", "coso", "permuted"): ((1e-3, 3e-3, 1e-2), "threshold", (0.85, 0.93, 0.97)),
         ("GPM", "gpm", "permuted"): ((0.1, 0.3, 0.6, 1.0), "threshold", (0.93, 0.97, 0.98)),
         ("EASE", "ease", "split"): ((3e-4, 1e-3, 3e-3), "gamma", (3.0, 10.0, 30.0)),
+        ("iGSP variant", "igsp", "recurring"): ((3e-3, 1e-2), "penalty", (0.03, 0.1, 0.3)),
     }
     for (method, name, stream), (rates, knob, values) in grids.items():
         for rate, value in itertools.product(rates, values):

@@ -47,7 +47,7 @@ def get_config(arg=None):
     if options.small:
         config.shape, config.context, config.batch_size = (2, 64, 4, 176, 256), 64, 8
         config.rank, config.ranks, config.num_windows = 16, (4, 32), 256
-        config.num_steps, config.num_tuning_steps, config.rank_methods = 400, 100, ("GaLore",)
+        config.num_steps, config.num_tuning_steps = 400, 100
     if options.llama60m or options.llama130m:
         config.shape = tuple(LLAMA_130M if options.llama130m else LLAMA_60M)
         config.context, config.batch_size, config.refresh_every = 256, 512, 200

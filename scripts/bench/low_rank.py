@@ -166,8 +166,9 @@ def row(m: Timed) -> dict[str, Any]:
 def summary(measured: dict[str, list[Timed]]) -> str:
     """One sentence out of the ratios."""
     told = []
-    for m in measured["refreshes"][8:]:  # of the largest, or in a quick run the flat one
-        if m.method in ("range", "power"):
+    largest = measured["refreshes"][-1].case.rsplit(",", 1)[0]
+    for m in measured["refreshes"]:
+        if m.method in ("range", "power") and m.case.startswith(largest):
             told.append(
                 f"{m.method} {1 / m.ratio:.0f} times less than the SVD with {100 * m.kept:.1f} % "
                 f"of its energy ({m.case})"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from subspace_jax import linalg
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, Float, Integer
 
@@ -40,9 +41,7 @@ def fit(X: Float[Array, "n d"], *, energy: float = 0.99) -> PrincipalSubspace:
     if not 0 < energy <= 1:
         raise ValueError(f"energy must be in (0, 1], got {energy}")
     mean, values, vectors = _principal(X)
-    explained = jnp.cumsum(values)
-    rank = 1 + jnp.sum(explained[:-1] < energy * explained[-1])
-    return _truncated(mean, vectors, rank)
+    return _truncated(mean, vectors, linalg.energy_rank(values, energy))
 
 
 def fit_above_noise(X: Float[Array, "n d"]) -> PrincipalSubspace:

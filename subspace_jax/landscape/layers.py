@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from subspace_jax import linalg
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, Float, Integer
 
@@ -53,9 +54,6 @@ def utilized_rank(
 def _principal_projector(X: Array, energy: float) -> tuple[Array, Array]:
     """The projector on the fewest principal directions with that share of |X|^2, and how many."""
     _, values, Vh = jnp.linalg.svd(X, full_matrices=False)
-    held = jnp.cumsum(values**2)
-    # What is within rounding of all is all: directions of rounding are not counted.
-    wanted = jnp.minimum(energy, 1 - len(values) * jnp.finfo(X.dtype).eps) * held[-1]
-    rank = jnp.where(held[-1] > 0, 1 + jnp.sum(held[:-1] < wanted), 0)
+    rank = linalg.energy_rank(values**2, energy)
     kept = jnp.where(jnp.arange(len(values)) < rank, 1, 0).astype(X.dtype)
     return matmul(Vh.T * kept, Vh), rank

@@ -123,10 +123,13 @@ def energy_rank(
 
     Args:
         values: not negative, in descending order: squared singular values.
-        threshold: of the sum; 0 or less asks for none. All zeros are held by none.
+        threshold: of the sum; 0 or less asks for none. What is within rounding of all, k eps, is
+            all. All zeros are held by none.
     """
-    before = jnp.cumsum(values) - values
-    return jnp.sum((before < threshold * jnp.sum(values)) & (values > 0))
+    held = jnp.cumsum(values)
+    wanted = jnp.minimum(threshold, 1 - len(values) * jnp.finfo(values.dtype).eps) * held[-1]
+    before = jnp.concatenate([jnp.zeros_like(held[:1]), held[:-1]])
+    return jnp.sum((before < wanted) & (values > 0))
 
 
 def _operator(A, AT, like) -> tuple[Any, Any, int, int, Any]:

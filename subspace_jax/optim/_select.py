@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from subspace_jax import tree
+from subspace_jax import linalg, tree
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, Float, Integer, PyTree
 
@@ -112,9 +112,7 @@ def target_subspace(
     squares, U = jnp.maximum(squares[::-1], 0), U[:, ::-1][:, :k]
     eps = jnp.finfo(grads.dtype).eps
     above_rounding = jnp.sum(squares[:k] > len(grads) * eps * squares[0])
-    explained = jnp.cumsum(squares)
-    enough = 1 + jnp.sum(explained[:-1] < energy * explained[-1])
-    found = jnp.minimum(enough, above_rounding)
+    found = jnp.minimum(linalg.energy_rank(squares, energy), above_rounding)
     # G^T u has the length s in exact arithmetic only: divided by its own it is a unit vector.
     Q = _unit(matmul(grads.T, U), axis=0)
     return TargetSubspace(jnp.where(jnp.arange(k) < found, Q, 0), jnp.sqrt(squares[:k]), found)
