@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import denoisers, harness, heads, lungs, mri, oracle, plots, records
+from experiments import harness, plots, records
+from experiments.schedule_problems import PROBLEMS, Problem, flat
 from subspace_jax import diffusion
 from subspace_jax.diffusion import olss
 
@@ -58,21 +59,8 @@ STYLES = {
     "OLSS, even, refit": {"color": plots.GREEN, "marker": "D", "ls": ":"},
     "OLSS, refit": {"color": plots.GREEN, "marker": "D"},
 }
-FIXED = tuple(name for name in STYLES if not name.startswith("OLSS"))
-
-
-class Problem(NamedTuple):
-    """What is sampled, and with which data."""
-
-    denoise: Callable
-    dtype: Any
-    consistency: Callable
-    """data -> the data consistency of one sample, or None."""
-    calibration: Any
-    """Data of each calibration sample; None without measurements."""
-    test: Any
-    truth: np.ndarray
-    """Images to compare with, (num, h, w): of each test sample if there are measurements."""
+LEARNED = tuple(name for name in STYLES if name.startswith("OLSS"))
+FIXED = tuple(name for name in STYLES if name not in LEARNED)
 
 
 def run(config: ConfigDict, workdir: Path) -> dict:
@@ -107,74 +95,33 @@ def compare(config: ConfigDict, workdir: Path, name: str) -> dict:
     images = {"teacher": np.abs(teacher[0])}
     for num_steps in config.num_steps:
         calls = {kind: student(config, problem, step, test) for kind, step in STEPS.items()}
-        given = schedules(config, factor, num_steps)
+        given = schedules(config, problem, factor, num_steps)
         again = {learned: given[learned] for learned in ("OLSS, even", "OLSS")}
         for learned, schedule in again.items():
             given[f"{learned}, refit"] = olss.refit(
-                predict, schedule, trajectories, sigma_data=config.sigma_data
+                predict, schedule, trajectories, sigma_data=problem.sigma_data
             )
         for method, schedule in given.items():
             x = np.asarray(calls[method.split(",")[0]](schedule))
             error = np.linalg.norm(flat(x - teacher), axis=1)
             error = error / np.linalg.norm(flat(teacher), axis=1)
             methods[method]["error"].append(error.tolist())
-            methods[method]["quality"].append(quality(config, problem, x))
+            methods[method]["quality"].append(problem.quality(x))
             images[f"{method}, {num_steps}"] = np.abs(x[0])
     np.savez(workdir / "checkpoints" / f"{name}.npz", **images)
-    of_teacher = quality(config, problem, teacher)
+    of_teacher = problem.quality(teacher)
     seconds = time.perf_counter() - start
     return {"methods": methods, "teacher": of_teacher, "seconds": seconds}
 
 
 def logged(found: dict) -> dict[str, Any]:
+    """Mean errors in the fewest steps."""
     return {f"error, {m}": np.mean(rows["error"][0]) for m, rows in found["methods"].items()}
 
 
-def prior(weights: str, truth: np.ndarray, dtype: Any, config: ConfigDict) -> Problem:
-    denoise, about = denoisers.load(weights)
-    truth = lungs.shrunk(truth, about["size"])
-    calibration, test = np.zeros(config.num_calibration), np.zeros(config.num_test)
-    return Problem(denoise, dtype, lambda data: None, calibration, test, truth)
-
-
-def of_heads(config: ConfigDict) -> Problem:
-    return prior(config.head_weights, heads.committed("test"), jnp.complex64, config)
-
-
-def of_lungs(config: ConfigDict) -> Problem:
-    return prior(config.lung_weights, lungs.committed("test"), jnp.float32, config)
-
-
-def of_scans(config: ConfigDict) -> Problem:
-    """MR measurements of two people: the settings were tuned on the one that calibrates."""
-    denoise, _ = denoisers.load(config.head_weights)
-
-    def scans(kind: str, num: int, seed: int) -> mri.Scans:
-        slices = heads.committed(kind)
-        rows = np.arange(num) * len(slices) // num
-        return mri.simulate(
-            slices[rows], config.acceleration, seed, num_coils=6, sigma_y=config.sigma_y
-        )
-
-    calibration, test = (
-        scans(kind, num, config.seed + i)
-        for i, (kind, num) in enumerate(
-            (("tune", config.num_calibration), ("test", config.num_test))
-        )
-    )
-
-    def consistency(data):
-        op = diffusion.operators.multicoil_mri(test.mask, data[0])
-        return diffusion.cg_proximal(op, data[1], config.gamma)
-
-    data = [(one.maps, one.y) for one in (calibration, test)]
-    return Problem(denoise, jnp.complex64, consistency, *data, test.truth)
-
-
-PROBLEMS = {"prior of heads": of_heads, "prior of lungs": of_lungs, "MRI, x4": of_scans}
-
-
-def schedules(config: ConfigDict, factor: olss.TriangularFactor, num_steps: int) -> dict:
+def schedules(
+    config: ConfigDict, problem: Problem, factor: olss.TriangularFactor, num_steps: int
+) -> dict:
     """{method: levels, or a learned schedule}."""
     low, high = config.sigma_range
     fixed = {
@@ -185,8 +132,8 @@ def schedules(config: ConfigDict, factor: olss.TriangularFactor, num_steps: int)
     found = {f"{kind}, {name}": x for kind in ("Euler", "DPM++") for name, x in fixed.items()}
     even = np.linspace(0, config.num_teacher, num_steps + 1).astype(int)
     learned = {
-        "OLSS, even": olss.fit(factor, even, sigma_data=config.sigma_data),
-        "OLSS": olss.search(factor, num_steps, sigma_data=config.sigma_data),
+        "OLSS, even": olss.fit(factor, even, sigma_data=problem.sigma_data),
+        "OLSS": olss.search(factor, num_steps, sigma_data=problem.sigma_data),
     }
     return found | learned
 
@@ -206,7 +153,7 @@ def teach(config, problem: Problem, levels: jax.Array, key: jax.Array, data: Any
             key,
             problem.denoise,
             levels,
-            problem.truth.shape[1:],
+            problem.shape,
             data_consistency=problem.consistency(data),
             dtype=problem.dtype,
         )
@@ -226,7 +173,7 @@ def student(config, problem: Problem, make: Callable, key: jax.Array) -> Callabl
             key,
             problem.denoise,
             sigmas,
-            problem.truth.shape[1:],
+            problem.shape,
             data_consistency=problem.consistency(data),
             step=step,
             dtype=problem.dtype,
@@ -261,20 +208,6 @@ def in_batches(config: ConfigDict, one: Any, key: jax.Array, data: Any) -> Any:
     return jax.lax.map(lambda x: one(*x), (keys, data), batch_size=config.batch_size)
 
 
-def quality(config: ConfigDict, problem: Problem, x: np.ndarray) -> list[float]:
-    """PSNR of each reconstruction in dB; of priors one number, the distance to the truth."""
-    if problem.consistency is not None and len(jax.tree.leaves(problem.test)) > 1:
-        error = np.mean((np.abs(x) - problem.truth) ** 2, (1, 2))
-        return (10 * np.log10(problem.truth.max((1, 2)) ** 2 / error)).tolist()
-    rows = np.random.default_rng(config.seed).permutation(len(problem.truth))[: len(x)]
-    X, Y = (jnp.asarray(flat(np.abs(a))) for a in (x[: len(rows)], problem.truth[rows]))
-    return [float(oracle.sliced_wasserstein(jax.random.key(0), X, Y)) / X.shape[1] ** 0.5]
-
-
-def flat(x: np.ndarray) -> np.ndarray:
-    return x.reshape(len(x), -1)
-
-
 def headline(config: ConfigDict, problems: dict) -> str:
     """OLSS against the best fixed schedule, by the distance to the teacher and by quality."""
     parts = []
@@ -283,12 +216,12 @@ def headline(config: ConfigDict, problems: dict) -> str:
         for i, num_steps in enumerate(config.num_steps):
             mean = {m: np.mean(rows["error"][i]) for m, rows in found["methods"].items()}
             best = min(FIXED, key=mean.__getitem__)
-            ours = ", ".join(f"{mean[m]:.3f}" for m in ("OLSS", "OLSS, refit", "OLSS, even, refit"))
+            ours = ", ".join(f"{mean[m]:.3f}" for m in LEARNED)
             told.append(f"{num_steps}: {ours}; {mean[best]:.3f} ({best})")
         parts.append(f"{name}, {', '.join(told)}")
     return (
         "Relative distance to a teacher of "
-        f"{config.num_teacher} steps: OLSS, refit, refit on even levels; the best fixed schedule. "
+        f"{config.num_teacher} steps: {'; '.join(LEARNED)}; the best fixed schedule. "
         + ". ".join(parts)
     )
 
