@@ -1,4 +1,4 @@
-"""A diffusion prior of heads or lungs: a denoiser trained at every level of noise.
+"""A diffusion prior of heads, lungs or clothes: a denoiser trained at every level of noise.
 
 Claim (Karras et al., 2022): one network, preconditioned so that its input and target have variance
 one at every level of noise, learns from real slices to take noise off; with that it can be sampled.
@@ -6,11 +6,13 @@ one at every level of noise, learns from real slices to take noise off; with tha
     python -m experiments.train_denoiser                                              64 x 64
     python -m experiments.train_denoiser --config=configs/train_denoiser.py:size=256  for a GPU
     python -m experiments.train_denoiser --config=configs/train_denoiser.py:ct        lungs
+    python -m experiments.train_denoiser --config=configs/train_denoiser.py:fashion   Fashion-MNIST
 
 Expected, 64 x 64, batches of 16, float32 on a CPU, one seed: noise of sigma 0.02, 0.1, 0.5 and 1
 falls by 4.9, 10.1, 17.0 and 20.3 dB on the heads' tuning subject after 12,000 steps (an hour of one
 core); of lungs by 3.2, 8.1, 17.0 and 22.4 dB on a slab of the same patient that was not trained on
-(after 1,500 steps by 3.6, 9.1, 16.8 and 21.3: one patient has been seen enough at low noise).
+(after 1,500 steps by 3.6, 9.1, 16.8 and 21.3: one patient has been seen enough at low noise); of
+Fashion-MNIST, 32 x 32, by 5.0, 8.4, 14.4 and 17.6 dB on held-out training images (half an hour).
 
 The scans of heads are magnitudes: each training image gets a random smooth phase, which is
 simulated. The network sees real and imaginary parts as channels; CT is real. Slices of heads, in
@@ -176,7 +178,7 @@ def draw(config, denoise, slices, clean, samples, figure: Figure) -> None:
             axes.imshow(image, cmap="gray", vmin=0, vmax=1.1)
     for axes in grid.flat:
         axes.axis("off")
-    grid[0, 0].set_title("slices to train on")
+    grid[0, 0].set_title("images to train on")
     grid[1, 0].set_title("samples of the prior")
     for axes, name in zip(grid[2], names, strict=False):
         axes.set_title(name, fontsize=9)
