@@ -1,29 +1,26 @@
 """Every run of a config's ``sweep()``: print the commands, or run them and compare the results.
 
-    python -m scripts.sweep --config=configs/NAME.py[:OPTIONS]            one command a line
-    python -m scripts.sweep --config=configs/NAME.py[:OPTIONS] --run=2    two at a time, here
+    python -m scripts.sweep --config=configs/NAME.py[:OPTIONS]                   a command a line
+    python -m scripts.sweep --config=... --launcher=local --parallel=2           two at a time, here
+    python -m scripts.sweep --config=... --launcher=slurm --slurm_partition=gpu  jobs of SLURM
 
-``sweep()`` yields dicts of config overrides. Each run has its own workdir under ``runs/NAME/``, so
-a sweep that was stopped goes on where it was when it is started again.
+``sweep()`` yields dicts of config overrides. Each run has its own workdir under ``runs/NAME/``. A
+sweep that is started again carries out only what has no result yet, and what was stopped goes on
+where it was; a run that fails leaves the others alone. In the end ``sweep.csv`` has a row a run and
+``sweep.png`` a panel a number. ``--slurm_NAME=VALUE`` sets submitit's ``slurm_NAME``.
 """
 
 import argparse
-import json
 import re
 import runpy
 import shlex
-import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class Run(NamedTuple):
-    overrides: dict[str, Any]
-    workdir: Path
-    command: list[str]
+from scripts import launchers, sweep_results
+from scripts.launchers import Run
 
 
 def runs(config: str, base: Path | None = None) -> list[Run]:
@@ -46,64 +43,75 @@ def runs(config: str, base: Path | None = None) -> list[Run]:
     return found
 
 
-def execute(run: Run) -> str:
-    """Run it, its output in ``log.txt`` of its workdir; say what went wrong, or nothing."""
-    run.workdir.mkdir(parents=True, exist_ok=True)
-    log = run.workdir / "log.txt"
-    with log.open("w") as stream:
-        status = subprocess.run(run.command, stdout=stream, stderr=subprocess.STDOUT).returncode
-    if status == 0 and (run.workdir / "result.json").exists():
-        return ""
-    lines = log.read_text().strip().splitlines() or [f"exit status {status}"]
-    return f"FAILED ({status}): {lines[-1]}"
+def follow(runs: list[Run], launched: launchers.Launched, every: float) -> None:
+    """Show how it goes until all have ended: on a terminal one table, else a line a change."""
+    shown: list[str] = []
+    while True:
+        states = launched.states()
+        now = [sweep_results.status(run, state) for run, state in zip(runs, states, strict=True)]
+        if sys.stderr.isatty():
+            up = f"\033[{len(shown)}A" if shown else ""
+            lines = [f"\033[K{line[:110]}" for line in now]
+            print(up + "\n".join(lines), file=sys.stderr, flush=True)
+        else:
+            for before, line in zip(shown or ["waiting"] * len(now), now, strict=True):
+                if line.split()[0] != before.split()[0]:
+                    print(line, file=sys.stderr, flush=True)
+        shown = now
+        if set(states) == {"ended"}:
+            return
+        time.sleep(every)
 
 
-def table(sweep: list[Run], errors: list[str]) -> str:
-    """A row per run: its overrides, then its results' numbers or its error."""
-    rows = []
-    for run, error in zip(sweep, errors, strict=True):
-        row = {key: str(value) for key, value in run.overrides.items()}
-        results = {} if error else json.loads((run.workdir / "result.json").read_text())["results"]
-        rows.append(row | dict(_numbers(results)) | ({"error": error} if error else {}))
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    widths = {c: max(len(c), *(len(row.get(c, "")) for row in rows)) for c in columns}
-    lines = ["  ".join(c.ljust(widths[c]) for c in columns)]
-    lines += ["  ".join(row.get(c, "").ljust(widths[c]) for c in columns) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _numbers(results: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The scalars of nested results, under dotted names."""
-    for key, value in results.items():
-        if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, (int, float, str)):
-            yield prefix + key, f"{value:.4g}" if isinstance(value, float) else str(value)
+def carry_out(sweep: list[Run], arguments: argparse.Namespace, slurm: dict[str, Any]) -> None:
+    """Run what is missing."""
+    missing = [run for run in sweep if not run.done]
+    print(f"{len(missing)} of {len(sweep)} runs to do", file=sys.stderr)
+    if not missing:
+        return
+    if arguments.launcher == "local":
+        launched, every = launchers.local(missing, arguments.parallel or 1), 0.5
+    else:
+        base = sweep[0].workdir.parent
+        launched = launchers.slurm(missing, base, arguments.parallel or 256, slurm)
+        every = 5.0
+    try:
+        follow(missing, launched, every)
+    except KeyboardInterrupt:
+        sys.exit(launched.stop())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", required=True, help="configs/NAME.py[:OPTIONS]")
-    parser.add_argument("--run", type=int, metavar="N", help="run them here, N at a time")
+    parser.add_argument("--launcher", choices=("local", "slurm"), help="without: print commands")
+    parser.add_argument("--parallel", type=int, metavar="N", help="runs at a time; here 1")
     parser.add_argument("--workdir", type=Path, help="folder of the runs, default runs/NAME")
-    arguments = parser.parse_args()
+    parser.add_argument("--show", default="", metavar="REGEX", help="numbers to draw and print")
+    parser.add_argument("--timeout_min", type=int, default=24 * 60, help="of a job of SLURM")
+    arguments, others = parser.parse_known_args()
+    slurm: dict[str, Any] = {"timeout_min": arguments.timeout_min}
+    for other in others:
+        found = re.fullmatch(r"--(slurm_\w+)=(.+)", other)
+        if not found or arguments.launcher != "slurm":
+            parser.error(f"unrecognized argument: {other}")
+        name, value = found.groups()
+        slurm[name] = int(value) if value.isdigit() else value
+    if arguments.parallel is not None and arguments.parallel < 1:
+        parser.error(f"--parallel needs at least 1, got {arguments.parallel}")
     try:
         sweep = runs(arguments.config, arguments.workdir)
     except ValueError as error:
         parser.error(str(error))
-    if arguments.run is None:
+    if arguments.launcher is None:
         for run in sweep:
             print(shlex.join(["python", *run.command[1:]]))
         return
-    if arguments.run < 1:
-        parser.error(f"--run needs at least 1, got {arguments.run}")
-    errors = []
-    with ThreadPoolExecutor(arguments.run) as pool:
-        for run, error in zip(sweep, pool.map(execute, sweep), strict=True):
-            errors.append(error)
-            print(f"{len(errors)}/{len(sweep)}  {run.workdir}  {error or 'done'}", file=sys.stderr)
-    print(table(sweep, errors))
-    sys.exit(any(errors))
+    carry_out(sweep, arguments, slurm)
+    print(sweep_results.report(sweep, arguments.show))
+    sys.exit(not all(run.done for run in sweep))
 
 
 if __name__ == "__main__":

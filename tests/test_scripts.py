@@ -1,5 +1,6 @@
 """The sweep, the README's generated part, and the wheel."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import sweep
+from scripts import launchers, sweep, sweep_results
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,7 +21,7 @@ def sweep():
 
 
 def fake_run(tmp_path, rate, code):
-    return sweep.Run({"rate": rate}, tmp_path / f"rate={rate}", [sys.executable, "-c", code])
+    return launchers.Run({"rate": rate}, tmp_path / f"rate={rate}", [sys.executable, "-c", code])
 
 
 def test_sweep_names_a_command_and_a_workdir_per_run(tmp_path):
@@ -35,26 +36,75 @@ def test_sweep_names_a_command_and_a_workdir_per_run(tmp_path):
     ]  # fmt: skip
 
 
-def test_sweep_reports_results_and_failures_in_one_table(tmp_path):
-    write = "open({!r}, 'w').write({!r})"
-    record = json.dumps({"results": {"score": 0.5, "d_int": {"value": 7}, "list": [1]}})
-    good = fake_run(tmp_path, 1, write.format(str(tmp_path / "rate=1/result.json"), record))
-    bad = fake_run(tmp_path, 2, "raise SystemExit('error: no luck')")
-    errors = [sweep.execute(run) for run in (good, bad)]
-    assert errors == ["", "FAILED (1): error: no luck"]
-    head, first, second = sweep.table([good, bad], errors).splitlines()
-    assert head.split() == ["rate", "score", "d_int.value", "error"]
-    assert first.split() == ["1", "0.5", "7"]
-    assert second.endswith("FAILED (1): error: no luck")
+def scored(tmp_path, rate, score):
+    record = json.dumps({"results": {"score": score, "d_int": {"value": 7}, "list": [1]}})
+    file = str(tmp_path / f"rate={rate}" / "result.json")
+    return fake_run(tmp_path, rate, f"open({file!r}, 'a').write({record!r})")
+
+
+def carry_out(runs, parallel=2):
+    launched = launchers.local(runs, parallel)
+    sweep.follow(runs, launched, 0.05)
+
+
+def test_a_sweep_reports_results_and_failures(tmp_path, capsys):
+    runs = [scored(tmp_path, 1, 0.5), fake_run(tmp_path, 2, "raise SystemExit('error: no luck')")]
+    runs.append(scored(tmp_path, 3, 0.25))
+    carry_out(runs)
+    told = sorted(capsys.readouterr().err.splitlines())
+    assert [line.split()[:2] for line in told if not line.startswith(("running", "waiting"))] == [
+        ["FAILED", "rate=2"], ["done", "rate=1"], ["done", "rate=3"]
+    ]  # fmt: skip
+    head, first, second, _ = sweep_results.report(runs, "").splitlines()
+    assert head.split() == ["rate", "score", "error"]  # of what differs
+    assert first.split() == ["1", "0.5"]
+    assert second.split() == ["2", "error:", "no", "luck"]
+    rows = (tmp_path / "sweep.csv").read_text().splitlines()
+    assert rows[0] == "rate,score,d_int.value,error"
+    assert rows[1:] == ["1,0.5,7,", "2,,,error: no luck", "3,0.25,7,"]
+    assert (tmp_path / "sweep.png").exists()
+    assert sweep_results.report(runs, "d_int").splitlines()[0].split()[1] == "d_int.value"
+
+
+def test_a_sweep_that_is_started_again_does_what_is_missing(tmp_path):
+    (tmp_path / "name.py").write_text(CONFIG)
+    runs = sweep.runs(str(tmp_path / "name.py"), tmp_path)
+    runs = [
+        run._replace(command=scored(tmp_path, run.overrides["rate"], 1).command) for run in runs
+    ]
+    carry_out(runs[:1])
+    arguments = argparse.Namespace(launcher="local", parallel=None)
+    sweep.carry_out(runs, arguments, {})
+    records = [(run.workdir / "result.json").read_text() for run in runs]
+    assert all(json.loads(record) for record in records)  # written once each
+
+
+def test_a_stopped_sweep_starts_nothing_more(tmp_path):
+    runs = [fake_run(tmp_path, rate, "import time; time.sleep(1)") for rate in range(3)]
+    launched = launchers.local(runs, 1)
+    while "running" not in launched.states():
+        pass
+    assert "goes on" in launched.stop()
+    assert launched.states() == ["ended"] * 3
+    assert not runs[2].workdir.exists()
 
 
 @pytest.mark.parametrize(
-    ("argument", "message"),
-    [("none.py", "no config file none.py"), ("configs/common.py", "defines no sweep()")],
+    ("arguments", "message"),
+    [
+        (["--config=none.py"], "no config file none.py"),
+        (["--config=configs/common.py"], "defines no sweep()"),
+        (["--config=configs/poisson.py", "--paralel=2"], "unrecognized argument: --paralel=2"),
+        (
+            ["--config=configs/poisson.py", "--launcher=local", "--slurm_partition=gpu"],
+            "unrecognized argument: --slurm_partition=gpu",
+        ),
+        (["--config=configs/poisson.py", "--parallel=0"], "at least 1, got 0"),
+    ],
 )
-def test_sweep_names_what_is_missing(argument, message):
+def test_sweep_names_what_is_wrong(arguments, message):
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.sweep", f"--config={argument}"],
+        [sys.executable, "-m", "scripts.sweep", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
