@@ -235,17 +235,20 @@ def _launch(run: Callable[[ConfigDict, Path], dict], name: str) -> None:
     start = time.perf_counter()
     provenance = records.provenance()
     try:
-        records.claim(workdir, config)
-        if flags.FLAGS.tensorboard:
-            (workdir / "tensorboard").mkdir(exist_ok=True)
-        results = run(config, workdir)
-        seconds = results.pop("seconds", {}) | {"last_process": time.perf_counter() - start}
-        record = {"experiment": name, "results": results, "seconds": seconds}
-        record |= provenance | {"config": config.to_dict()}
-        records.write_json(workdir / "result.json", record)
-        if jax.process_index() == 0:
-            (workdir / "error.txt").unlink(missing_ok=True)
-            records.say(f"wrote {workdir / 'result.json'}")
+        with records.held(workdir):
+            records.claim(workdir, config)
+            if flags.FLAGS.tensorboard:
+                (workdir / "tensorboard").mkdir(exist_ok=True)
+            results = run(config, workdir)
+            seconds = results.pop("seconds", {}) | {"last_process": time.perf_counter() - start}
+            record = {"experiment": name, "results": results, "seconds": seconds}
+            record |= provenance | {"config": config.to_dict()}
+            records.write_json(workdir / "result.json", record)
+            if jax.process_index() == 0:
+                (workdir / "error.txt").unlink(missing_ok=True)
+                records.say(f"wrote {workdir / 'result.json'}")
+    except BlockingIOError as error:  # it is another's workdir
+        _fail(str(error))
     except (OSError, ValueError, FloatingPointError) as error:
         with contextlib.suppress(OSError):
             (workdir / "error.txt").write_text(traceback.format_exc())

@@ -1,13 +1,14 @@
 """What a run leaves in its workdir: its config, its metrics, its result."""
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
@@ -71,6 +72,32 @@ def piecewise(
                 write_json(path, stored)
             found.append(read_json(path, None)["value"])
     return found
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """The workdir for this run alone, for as long as it lives, however it ends.
+
+    Raises:
+        BlockingIOError: another run has it.
+    """
+    if jax.process_index() > 0:  # one of the same run
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            message = f"{workdir} is in use by another run ({file.read()})"
+            raise BlockingIOError(message) from None
+        except OSError as error:  # not all network file systems know locks
+            say(f"{workdir} is not protected from a second run: {error}")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
