@@ -26,10 +26,10 @@ def get_config(arg=None):
 
     net = config.network = ConfigDict()
     net.dim, net.width = 4, 256
-    net.ratios = (1.0, 4.0, 15.0, 60.0, 250.0, 1000.0)  # points a cluster / d
-    net.num_seeds, net.num_steps, net.batch_size, net.learning_rate = 3, 1500, 128, 2e-3
-    net.sigma_range = (0.05, 2.0)
-    net.sigma = 0.3  # where the Jacobian is taken
+    net.ratios = (4.0, 15.0, 60.0, 250.0)  # points a cluster / d
+    net.num_seeds, net.num_steps, net.batch_size, net.learning_rate = 2, 4000, 128, 3e-3
+    net.sigma_range = (0.05, 0.5)
+    net.sigma = 0.2  # where the Jacobian is taken
     net.num_test = 8  # points a cluster
 
     config.priors = ("heads", "lungs", "mixture")
