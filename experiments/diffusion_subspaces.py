@@ -44,8 +44,11 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     records.say(table(config, results), sys.stdout)
     picture = partial(draw, config, results)
     plots.save(workdir / "diffusion_subspaces.png", picture, size=(12.5, 7.6))
-    sheet = workdir / "diffusion_subspaces-edits.png"
-    plots.save(sheet, partial(draw_edits, config, workdir), size=(10, 2.3 * len(config.priors)))
+    photographed = [name for name in config.priors if name != "mixture"]
+    if photographed:
+        sheet = partial(draw_edits, workdir, photographed)
+        size = (11, 1.5 * len(photographed))
+        plots.save(workdir / "diffusion_subspaces-edits.png", sheet, size=size)
     return results | {"seconds": {"compile": 0.0, "train": sum(f["seconds"] for f in found)}}
 
 
@@ -238,19 +241,17 @@ def draw_gains(config: ConfigDict, found: dict, axis: Any) -> None:
     axis.legend(fontsize=7)
 
 
-def draw_edits(config: ConfigDict, workdir: Path, figure: Figure) -> None:
-    """A row a prior: the image, and what edits along the leading direction of each kind make."""
+def draw_edits(workdir: Path, priors: list[str], figure: Figure) -> None:
+    """A row a prior: the image, and what edits along the two leading directions of a kind make."""
     kinds = image_directions.KINDS
-    axes = figure.subplots(len(config.priors), 1 + 2 * len(kinds), squeeze=False)
-    for row, name in zip(axes, config.priors, strict=True):
+    axes = figure.subplots(len(priors), 1 + 2 * len(kinds), squeeze=False)
+    for row, name in zip(axes, priors, strict=True):
         with np.load(workdir / "checkpoints" / f"edits-{name}.npz") as stored:
             start = stored["start"]
             shown = {name: start}
-            for kind in kinds:
-                for i in range(2):
-                    shown[f"{kind}, {i + 1}"] = stored[kind][i]
+            shown |= {f"{kind}, {i + 1}": stored[kind][i] for kind in kinds for i in range(2)}
         for axis, (title, image) in zip(row, shown.items(), strict=True):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=start.max(), aspect="auto")
+            axis.imshow(image, cmap="gray", vmin=0, vmax=start.max())
             axis.set_title(title, fontsize=7)
             axis.set_axis_off()
 

@@ -34,6 +34,7 @@ def test_the_triplets_are_those_of_the_dense_jacobian():
         assert abs(jnp.vdot(found.U[:, i], U[:, i])) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_residual_norms_say_how_far_a_triplet_is_from_one():
     f, x = network(6, 9), normal(2, (6, 2))
     J = jax.jacobian(f)(x).reshape(9, 12)
@@ -46,6 +47,7 @@ def test_residual_norms_say_how_far_a_triplet_is_from_one():
     assert jnp.all(better.residual_norms < expected / 10)
 
 
+@pytest.mark.slow
 def test_a_function_of_complex_arrays_is_a_real_linear_one():
     W = normal(3, (5, 4), "complex64")
 
@@ -66,6 +68,7 @@ def test_a_function_of_complex_arrays_is_a_real_linear_one():
     np.testing.assert_allclose(gram, np.eye(8), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_remaining_energy_is_what_the_directions_do_not_hold():
     f, x = network(6, 9), normal(2, (6, 2))
     J = jax.jacobian(f)(x).reshape(9, 12)

@@ -45,6 +45,7 @@ def test_noiseless_subspaces_are_found_from_twice_their_dimension(K, n, d):
     assert model.error < 1e-10
 
 
+@pytest.mark.slow
 def test_the_best_of_many_starts_is_the_best_of_all_partitions():
     X = normal(3, (7, 3))
     model = k_subspaces.fit(jax.random.key(0), X, num_clusters=2, dim=1, num_restarts=100)
@@ -85,6 +86,7 @@ def test_the_score_is_the_least_squared_distance():
     assert k_subspaces.score(model, X[0]) == pytest.approx(float(squares[:, 0].min()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_turned_points_have_turned_subspaces():
     X, turn = normal(8, (30, 5)), linalg.orthonormalize(normal(9, (5, 5)))
     here, there = (
@@ -113,6 +115,7 @@ def test_a_cluster_without_points_takes_the_farthest():
     np.testing.assert_allclose(jnp.abs(Q[2, :, 0]), [0, 0, 1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_zero_points_change_nothing():
     _, X, _ = in_subspaces(11, 2, 10, 2, 5)
     padded = jnp.concatenate([X, jnp.zeros((4, 10))])
@@ -120,6 +123,7 @@ def test_zero_points_change_nothing():
     assert model.error < 1e-10
 
 
+@pytest.mark.slow
 def test_more_subspaces_than_points_need_is_no_trouble():
     X = jnp.tile(jnp.eye(2, 3), (4, 1))
     model = k_subspaces.fit(jax.random.key(6), X, num_clusters=5, dim=1)
@@ -127,6 +131,7 @@ def test_more_subspaces_than_points_need_is_no_trouble():
     assert model.error < 1e-10
 
 
+@pytest.mark.slow
 def test_complex_lines_are_found():
     with jax.enable_x64(True):
         Q = linalg.orthonormalize(normal(12, (2, 4, 1), "complex128"))

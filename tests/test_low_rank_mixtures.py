@@ -21,21 +21,20 @@ def bases(seed, *shape):
     return linalg.orthonormalize(jax.random.normal(jax.random.key(seed), shape))
 
 
+@pytest.mark.slow
 def test_at_low_noise_the_diffusion_loss_is_the_error_of_k_subspaces():
     """Plus what the noise in the subspace itself adds, sigma^2 d / (1 + sigma^2)^2."""
     sigma = 0.01
     few = config(sigma_range=(sigma, sigma), noise=0.05)
     samples = low_rank_mixtures.draw(few, jax.random.key(0), 4, 8, 8)
     U = linalg.orthonormalize(samples.U + 0.02 * jax.random.normal(jax.random.key(1), (3, 64, 4)))
-    error = jnp.mean(k_subspaces.score(k_subspaces.KSubspaces(U, error_0(), 0), samples.X))
+    error = jnp.mean(
+        k_subspaces.score(k_subspaces.KSubspaces(U, jnp.zeros(()), jnp.int32(0)), samples.X)
+    )
     keys = jax.random.split(jax.random.key(2), 500)
     losses = jax.vmap(lambda key: low_rank_mixtures.denoising_loss(few, key, U, samples))(keys)
     assert jnp.mean(losses) == pytest.approx(float(error) + 4 * sigma**2, rel=3e-3)
     assert jnp.mean(losses) != pytest.approx(float(error), rel=3e-4)
-
-
-def error_0():
-    return jnp.zeros(())
 
 
 @pytest.mark.slow
