@@ -8,7 +8,26 @@ middle levels of noise, and its leading singular vectors edit images.
 
     python -m experiments.diffusion_subspaces
 
-EXPECTED
+Expected (float32 on a CPU, 6 seeds, noise 0.005 a coordinate, K = 3, n = 64): for d = 2, 4, 8, 16
+the diffusion loss finds all subspaces from a median of 3, 4, 8.5, 17 points a cluster on,
+K-subspaces from 2.5, 4, 8.5, 17; from 2 d points on the median distance is 0.03 or less. Both start
+at spans of neighbouring points, the best of 6 by its own error; from random starts the diffusion
+loss finds all subspaces only for d = 2, so the claim holds for its minimum and not for its descent.
+A dense network (d = 4, 2 seeds) has a distance of 0.63, 0.30, 0.28, 0.28 at 4, 15, 60 and 250 d
+points: it needs more points than its subspace has dimensions, and stays short of the mixture.
+
+Mean ranks of Jacobians, 4 slices, at sigma 0.1, 0.3, 1, 3, 10: heads above 48 twice, 48, 22, 6;
+lungs above 48 twice, 30, 11, 29; the exact mixture 4, 4, 4.5, 11, 11 (d = 4). So a prior's is far
+below 4096 at middle levels, but nothing like that of the mixture. Change per unit of edit along own
+leading directions, another image's, principal ones of pixels, random ones: heads 1.08, 0.78, 0.64,
+0.10; lungs 1.21, 0.92, 0.64, 0.09. The larger the change the less linear: the cosine of opposite
+edits is 0.74, 0.76, 0.91, 1.00 for heads and 0.39, 0.54, 0.64, 0.99 for lungs.
+
+Found means that the largest sine of all principal angles is at most a half, here and at all larger
+numbers; distances are chordal, 1 for orthogonal subspaces. The Jacobian's numerical rank holds 90 %
+of its squared singular values. An edit adds a vector of norm 3 to a slice of 64 x 64 pixels at
+sigma = 1; ten Euler steps take the noise off both. Left out: a U-Net in the place of the dense
+network, and directions of a U-Net's innermost features (h-space).
 """
 
 import sys
@@ -39,6 +58,10 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     for (kind, what), value in zip(pieces, found, strict=True):
         kinds[kind][str(what)] = value["found"]
     results: dict[str, Any] = kinds | {"gate": gate(config, kinds["mixtures"])}
+    results["distance"] = {
+        dim: {method: float(np.median(f["chordal"][method][-1])) for method in METHODS[:2]}
+        for dim, f in kinds["mixtures"].items()
+    }
     results["edits"] = {name: edits(f["edits"]) for name, f in kinds["directions"].items()}
     results["summary"] = headline(config, results)
     records.say(table(config, results), sys.stdout)
@@ -219,7 +242,7 @@ def draw_transition(config: ConfigDict, dim: int, found: dict, axis: Any) -> Non
     bound = noise / (np.sqrt(many) - np.sqrt(dim - 1))
     axis.plot(many / dim, bound, color=plots.GREY, ls="-.", label="noise / (root N - root (d - 1))")
     axis.axvline(1, color=plots.GREY, ls=":", lw=1)
-    axis.set(yscale="log", ylim=(3e-3, 1.2))
+    axis.set(yscale="log", ylim=(3e-4, 1.2))  # room for the legend
 
 
 def draw_spread(axis: Any, x: Any, values: Any, colour: str, label: str) -> None:
