@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import diffusion
+from subspace_jax.diffusion import jacobian
 from subspace_jax.diffusion import low_rank_gaussians as lrg
 from subspace_jax.diffusion._consistency import linearized
 from tests.rows import FIELD, Row, arrays, keys, normal
@@ -90,6 +91,20 @@ def parametrised(convert):
     return Row(call, arrays((5,), (5,)))
 
 
+def decaying(x):
+    """A function whose Jacobian has singular values apart from each other."""
+    return jnp.tanh(x * 0.5 ** jnp.arange(x.size, dtype=x.dtype)) + x[0] ** 2 / 4
+
+
+def leading(x):
+    return jacobian.singular_triplets(KEY, decaying, x, rank=2).values
+
+
+def remaining(x):
+    V = jnp.eye(x.size, 2, dtype=x.dtype)
+    return jacobian.remaining_energy(KEY, decaying, x, V, num_probes=3).mean
+
+
 def optimised(y):
     op = diffusion.operators.linear(lambda x: x[:3], (5,), dtype=y.dtype)
     return diffusion.red_diff(KEY, denoise, levels(y.dtype), op, y).x
@@ -145,6 +160,12 @@ DIFFUSION_SAMPLER_ROWS = {
     "diffusion.euler": drawn(diffusion.euler()),
     "diffusion.heun": drawn(diffusion.heun()),
     "diffusion.dpmpp_2m": drawn(diffusion.dpmpp_2m()),
+    "jacobian.singular_triplets": Row(leading, arrays((5,))),
+    "jacobian.remaining_energy": Row(remaining, arrays((5,))),
+    "jacobian.numerical_rank": Row(
+        lambda x: jnp.where(jnp.arange(4) < jacobian.numerical_rank(x**2, 0.1, 0.8), x, 0),
+        arrays((4,)),
+    ),
     "olss.record": Row(recorded, arrays(())),
     "olss.replay": replayed(),
     "diffusion.red_diff": Row(optimised, arrays((3,)), grad=False),

@@ -13,6 +13,7 @@ from jax.test_util import check_grads
 
 from subspace_jax import (
     anomaly,
+    clustering,
     continual,
     diffusion,
     krylov,
@@ -28,6 +29,7 @@ from subspace_jax.linalg import frequent_directions, operators, subspaces
 from subspace_jax.manifolds import head
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
 from tests.rows_anomaly import ANOMALY_ROWS
+from tests.rows_clustering import CLUSTERING_ROWS
 from tests.rows_continual import CONTINUAL_ROWS
 from tests.rows_diffusion_operators import DIFFUSION_OPERATOR_ROWS
 from tests.rows_diffusion_samplers import DIFFUSION_SAMPLER_ROWS
@@ -153,6 +155,7 @@ TABLE = {
     "optim.sparse_vi": Row(sparse_posterior, lambda r, d: (params(r, d),)),
     "optim.random_bases": Row(through_random_bases, lambda r, d: (params(r, d),)),
     **ANOMALY_ROWS,
+    **CLUSTERING_ROWS,
     **CONTINUAL_ROWS,
     **DIFFUSION_OPERATOR_ROWS,
     **DIFFUSION_SAMPLER_ROWS,
@@ -171,6 +174,7 @@ HEAVY = ("krylov", "gods", "linalg", "optim.riemannian", "precondition", "subspa
 HEAVY += (*manifolds.__all__, "diffusion", "landscape.top", "low_rank_gaussians", "coils", "masks")
 HEAVY += ("optim.galore", "optim.grass", "optim.low_rank", "optim.matrix_axes", "optim.online")
 HEAVY += ("optim.recover", "optim.sara", "optim.sampled", "optim.subspace_momentum", "olss.replay")
+HEAVY += ("jacobian", "k_subspaces.fit")
 """Functions that compile for seconds; they have tests of their own, in every dtype."""
 
 
@@ -187,7 +191,7 @@ def first_dtypes(heavy_slow):
 
 
 def public_functions():
-    packages = (manifolds, anomaly, continual, diffusion, diffusion.operators)
+    packages = (manifolds, anomaly, clustering, continual, diffusion, diffusion.operators)
     modules = [getattr(package, name) for package in packages for name in package.__all__]
     for module in (
         *(diffusion, head, krylov, landscape, linalg, operators, optim, precondition),

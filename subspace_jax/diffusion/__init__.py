@@ -4,7 +4,7 @@ Everything is in the variable x = x_0 + sigma n: a prior is ``denoise(x, sigma) 
 levels are an array, `sample` is the loop, and a data consistency makes it a sampler of a posterior.
 """
 
-from subspace_jax.diffusion import low_rank_gaussians, olss, operators
+from subspace_jax.diffusion import jacobian, low_rank_gaussians, olss, operators
 from subspace_jax.diffusion.data_consistency import (
     DataConsistency,
     admm_tv,
@@ -62,6 +62,7 @@ __all__ = [
     "from_v",
     "hard_projection",
     "heun",
+    "jacobian",
     "karras_sigmas",
     "low_rank_gaussians",
     "moment_matching",
