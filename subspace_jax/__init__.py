@@ -2,17 +2,18 @@
 
 Import the modules and call their functions::
 
-    from subspace_jax import anomaly, continual, diffusion, krylov, landscape, linalg
-    from subspace_jax import manifolds, optim, projections
+    from subspace_jax import anomaly, concepts, continual, diffusion, krylov, landscape
+    from subspace_jax import linalg, manifolds, optim, projections
 
 Floors, from the ground up: ``typing`` and ``tree``; ``linalg``; ``krylov``,
 ``manifolds`` and ``projections``; ``optim``, ``diffusion`` and ``landscape``; families of methods
-(``anomaly``, ``continual``).
+(``anomaly``, ``concepts``, ``continual``).
 A module imports from lower floors only.
 """
 
 from subspace_jax import (
     anomaly,
+    concepts,
     continual,
     diffusion,
     krylov,
@@ -28,6 +29,7 @@ from subspace_jax import (
 __version__ = "0.1.0"
 __all__ = [
     "anomaly",
+    "concepts",
     "continual",
     "diffusion",
     "krylov",

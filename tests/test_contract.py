@@ -13,6 +13,7 @@ from jax.test_util import check_grads
 
 from subspace_jax import (
     anomaly,
+    concepts,
     continual,
     diffusion,
     krylov,
@@ -28,6 +29,7 @@ from subspace_jax.linalg import frequent_directions, operators, subspaces
 from subspace_jax.manifolds import head
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
 from tests.rows_anomaly import ANOMALY_ROWS
+from tests.rows_concepts import CONCEPT_ROWS
 from tests.rows_continual import CONTINUAL_ROWS
 from tests.rows_diffusion_operators import DIFFUSION_OPERATOR_ROWS
 from tests.rows_diffusion_samplers import DIFFUSION_SAMPLER_ROWS
@@ -153,6 +155,7 @@ TABLE = {
     "optim.sparse_vi": Row(sparse_posterior, lambda r, d: (params(r, d),)),
     "optim.random_bases": Row(through_random_bases, lambda r, d: (params(r, d),)),
     **ANOMALY_ROWS,
+    **CONCEPT_ROWS,
     **CONTINUAL_ROWS,
     **DIFFUSION_OPERATOR_ROWS,
     **DIFFUSION_SAMPLER_ROWS,
@@ -187,7 +190,7 @@ def first_dtypes(heavy_slow):
 
 
 def public_functions():
-    packages = (manifolds, anomaly, continual, diffusion, diffusion.operators)
+    packages = (manifolds, anomaly, concepts, continual, diffusion, diffusion.operators)
     modules = [getattr(package, name) for package in packages for name in package.__all__]
     for module in (
         *(diffusion, head, krylov, landscape, linalg, operators, optim, precondition),
