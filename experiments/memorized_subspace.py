@@ -180,7 +180,7 @@ def measured(config: ConfigDict, params, prompts, train, test, test_prompts) -> 
     Returns:
         The images; the distance to the nearest training image over that to the second nearest; the
         error of the denoiser on test images; the sliced Wasserstein distance of the last
-        generations to these, a pixel.
+        generations to these.
     """
     key = jax.random.key(config.seed + 1)
 
@@ -198,7 +198,7 @@ def measured(config: ConfigDict, params, prompts, train, test, test_prompts) -> 
     noisy = (test + sigma[:, None, None] * noise)[..., None]
     error = prompted.on_batches(config, params, test_prompts)(noisy, sigma)[..., 0] - test
     num = config.num_others
-    distance = oracle.sliced_wasserstein(key, flat[-num:], unseen[:num]) / flat.shape[1] ** 0.5
+    distance = oracle.sliced_wasserstein(key, flat[-num:], unseen[:num])
     return x, jnp.sqrt(near[:, 0] / near[:, 1]), jnp.mean(error**2), distance
 
 
@@ -222,7 +222,7 @@ def counted(
     masks = pruning.between(pruning.kernels(params), norms, neurons.empty, config.share_shown)
     replicas = score(pruning.without(params, masks))[0]["replicas"]
     never = max(config.counts)
-    return {"located": np.mean(replicas[:count]), "never": np.mean(replicas[never:])}
+    return {"locating": np.mean(replicas[:count]), "never located": np.mean(replicas[never:])}
 
 
 def overlap(config: ConfigDict, neurons: pruning.Neurons, Ws, share: float) -> dict[str, float]:
@@ -285,53 +285,50 @@ def table(results: dict[str, Any]) -> str:
         cells = "  ".join(f"{row[key]:9.4f}" for key in names if key in row)
         told = f"({row['reached']} of {len(results['seeds'])} seeds)" if "reached" in row else ""
         lines.append(f"{name:26}{cells}  {told}")
-    for i, row in enumerate(results["seeds"][0]["overlap"]):
-        means = {k: np.mean([seed["overlap"][i][k] for seed in results["seeds"]]) for k in row}
-        told = ", ".join(f"{key} {value:.3f}" for key, value in means.items())
-        lines.append(f"overlap with the weights of others, share {i}: {told}")
+    for kind in ("held_out", "ordinary"):
+        rows = [[row[kind] for row in seed["overlap"]] for seed in results["seeds"]]
+        told = ", ".join(f"{x:.3f}" for x in np.mean(rows, 0))
+        lines.append(f"intersection over union with the weights of {kind} prompts: {told}")
     return "\n".join(lines)
 
 
 def draw(config: ConfigDict, workdir: Path, results: dict[str, Any], figure: Figure) -> None:
     """Images of the first seed at the left; at the right what is removed, kept and shared."""
-    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
+    left, right = figure.subfigures(1, 2, width_ratios=(1.2, 1))
     with np.load(workdir / "pruning" / "0.npz") as arrays:
         draw_images(config, dict(arrays), left)
     panels = right.subplots(2, 2)
-    for method, style in STYLES.items():
-        mean = curve(results, method)
-        for axes, name in zip(panels.flat, ("locating", "held out", "accuracy"), strict=False):
-            axes.plot(mean["removed"], mean[name], ms=4, label=method, **style)
-    for axes, name in zip(panels.flat, ("locating", "held out", "accuracy"), strict=False):
+    titles = {
+        "locating": "replication, prompts that locate",
+        "held out": "replication, prompts held out",
+        "accuracy": "accuracy, new prompts",
+    }
+    for axes, (name, title) in zip(panels.flat, titles.items(), strict=False):
         for arm, line in (("before", ":"), ("once", "--")):
-            axes.axhline(mean_of(results, arm)[name], color=plots.GREY, ls=line, lw=1)
+            level = mean_of(results, arm)[name]
+            axes.axhline(level, color=plots.GREY, ls=line, lw=1, label=arm)
+        for method, style in STYLES.items():
+            x, y = (curve(results, method, key) for key in ("removed", name))
+            axes.plot(x, y, ms=4, label=method, **style)
         axes.set(xscale="log", xlabel="share of the weights removed")
-    for axes, title in zip(
-        panels.flat,
-        ("replication, prompts that locate", "replication, held out", "accuracy, new prompts"),
-        strict=False,
-    ):
         axes.set_title(title, fontsize=9)
-    panels[1, 0].legend(fontsize=6.5)
+    right.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     draw_counts(config, results, panels[1, 1])
 
 
-def curve(results: dict[str, Any], method: str) -> dict[str, np.ndarray]:
-    rows = [seed["methods"][method] for seed in results["seeds"]]
-    names = ("removed", "locating", "held out", "accuracy")
-    return {name: np.mean([[r[name] for r in seed] for seed in rows], 0) for name in names}
+def curve(results: dict[str, Any], method: str, name: str) -> np.ndarray:
+    """The mean over seeds, a number a share."""
+    return np.mean([[r[name] for r in seed["methods"][method]] for seed in results["seeds"]], 0)
 
 
 def draw_counts(config: ConfigDict, results: dict[str, Any], axes: Any) -> None:
-    for name, colour, label in (
-        ("located", plots.BLUE, "prompts that locate"),
-        ("never", plots.VERMILION, "prompts never seen"),
-    ):
+    """The more prompts locate, is there less of the others?"""
+    for name, colour in (("locating", plots.BLUE), ("never located", plots.VERMILION)):
         values = [[row[name] for row in seed["counts"]] for seed in results["seeds"]]
-        axes.plot(config.counts, np.mean(values, 0), marker="o", ms=4, color=colour, label=label)
+        axes.plot(config.counts, np.mean(values, 0), marker="o", ms=4, color=colour, label=name)
     axes.set(xlabel="prompts that locate", ylim=(-0.03, 1.03))
-    axes.set_title(f"replication, share {config.share_shown:g}", fontsize=9)
-    axes.legend(fontsize=6.5)
+    axes.set_title(f"replication, best {100 * config.share_shown:g} %", fontsize=9)
+    axes.legend(fontsize=7)
 
 
 def draw_images(config: ConfigDict, images: dict[str, np.ndarray], figure: Any) -> None:
