@@ -28,11 +28,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import data, denoisers, harness, models, oracle, plots, prompted, pruning, records
+from experiments import denoisers, harness, oracle, plots, prompted, pruning, records
 from experiments.train_denoiser import make_optimizer
 from subspace_jax import diffusion
 
@@ -68,7 +67,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         partial(prompted.batch, config, collections),
     )
     begun = time.perf_counter()
-    classify, accuracy = classifier(config)
+    classify, accuracy = prompted.classifier(config)
     tools = Tools(
         jax.jit(partial(measured, config)), jax.jit(partial(pruning.probe, config)), classify
     )
@@ -88,33 +87,6 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     plots.save(workdir / "memorized_subspace.png", picture, size=(13, 7.6))
     seconds = seconds | {"train": seconds["train"] + time.perf_counter() - begun}
     return results | {"seconds": seconds}
-
-
-def classifier(config: ConfigDict) -> tuple[Callable, float]:
-    """Images (num, h, w) in [-1, 1] -> classes, learned from real images; its test accuracy."""
-    split = data.load(config.data)
-    network = models.MLP((256, 10))
-    optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, config.num_classifier_steps))
-    params = network.init(jax.random.key(config.seed), jnp.zeros((1, split.train_x[0].size)))
-    x, y = jnp.asarray(2 * split.train_x - 1), jnp.asarray(split.train_y)
-
-    def step(state, key):
-        params, memory = state
-        rows = jax.random.randint(key, (128,), 0, len(x))
-
-        def loss(params):
-            logits = network.apply(params, x[rows])
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y[rows]).mean()
-
-        updates, memory = optimizer.update(jax.grad(loss)(params), memory)
-        return (optax.apply_updates(params, updates), memory), None
-
-    keys = jax.random.split(jax.random.key(config.seed), config.num_classifier_steps)
-    train = jax.jit(lambda state: jax.lax.scan(step, state, keys)[0])
-    params, _ = train((params, optimizer.init(params)))
-    classify = jax.jit(lambda images: jnp.argmax(network.apply(params, images), -1))
-    right = classify(jnp.asarray(2 * split.test_x - 1)) == split.test_y
-    return classify, float(jnp.mean(right))
 
 
 def studied(config, workdir: Path, tools: Tools, params, collection, seed: int) -> dict:

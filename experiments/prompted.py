@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from experiments import data, denoisers, harness
+from experiments import data, denoisers, harness, models
 from subspace_jax import diffusion
 
 ARMS = ("duplicated", "once")
@@ -179,3 +179,30 @@ def train_step(config, optimizer, state, batch, key):
     keys = jnp.broadcast_to(key, len(images))  # the same noise for all
     state, losses = harness.each(one)(state, images, prompts, keys)
     return state, {"loss": losses}
+
+
+def classifier(config: ConfigDict) -> tuple[Callable, float]:
+    """Images (num, h, w) in [-1, 1] -> classes, learned from real images; its test accuracy."""
+    split = data.load(config.data)
+    network = models.MLP((256, 10))
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, config.num_classifier_steps))
+    params = network.init(jax.random.key(config.seed), jnp.zeros((1, split.train_x[0].size)))
+    x, y = jnp.asarray(2 * split.train_x - 1), jnp.asarray(split.train_y)
+
+    def step(state, key):
+        params, memory = state
+        rows = jax.random.randint(key, (128,), 0, len(x))
+
+        def loss(params):
+            logits = network.apply(params, x[rows])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y[rows]).mean()
+
+        updates, memory = optimizer.update(jax.grad(loss)(params), memory)
+        return (optax.apply_updates(params, updates), memory), None
+
+    keys = jax.random.split(jax.random.key(config.seed), config.num_classifier_steps)
+    train = jax.jit(lambda state: jax.lax.scan(step, state, keys)[0])
+    params, _ = train((params, optimizer.init(params)))
+    classify = jax.jit(lambda images: jnp.argmax(network.apply(params, images), -1))
+    right = classify(jnp.asarray(2 * split.test_x - 1)) == split.test_y
+    return classify, float(jnp.mean(right))

@@ -1,4 +1,4 @@
-"""The score of data on a subspace: is what a network needs to learn it free of the dimension?
+"""The score of data on a subspace, learned with the subspace in the network and without.
 
 Claim ("Score approximation, estimation and distribution recovery of diffusion models on
 low-dimensional data", arXiv 2302.07194): for x = A z the score has a part on the support, that of
@@ -39,30 +39,9 @@ STYLES = {
     "full": {"color": plots.ORANGE, "marker": "o"},
     "full, clean": {"color": plots.GREEN, "marker": "^"},
 }
+KINDS = ("on", "off", "coefficient", "angle", "pca", "distance", "floor", "outside")
+"""What is measured, as `measured` says."""
 _DOTTED = {"color": plots.GREY, "linestyle": ":"}
-_FEW = 64  # examples of which PCA finds the subspace
-
-
-class Population(NamedTuple):
-    """x = A z, z with a Gaussian around each of the codes."""
-
-    A: jax.Array
-    codes: jax.Array
-    bandwidth: float
-
-    def sample(self, key: jax.Array, num: int) -> jax.Array:
-        """Codes (num, d)."""
-        which, noise = jax.random.split(key)
-        rows = jax.random.randint(which, (num,), 0, len(self.codes))
-        return self.codes[rows] + self.bandwidth * jax.random.normal(
-            noise, (num, self.codes.shape[1])
-        )
-
-    def denoise(self, z: jax.Array, sigma: jax.Array) -> jax.Array:
-        """The expected code (d,) given z, noise of that level on it."""
-        total = self.bandwidth**2 + sigma**2
-        w = jax.nn.softmax(-jnp.sum((z - self.codes) ** 2, 1) / (2 * total))
-        return (sigma**2 * w @ self.codes + self.bandwidth**2 * z) / total
 
 
 def run(config: ConfigDict, workdir: Path) -> dict:
@@ -71,19 +50,18 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     sizes += [(config.dim, N) for N in config.nums if (config.dim, N) not in sizes]
     pieces = [(network, D, N) for D, N in sizes for network in STYLES]
     call = jax.jit(partial(all_seeds, config), static_argnums=(0, 1))  # one program for all N
-    found = records.piecewise(workdir, pieces, partial(studied, call), told)
+    found = records.piecewise(
+        workdir, pieces, partial(studied, call), lambda c: {k: np.mean(c[k]) for k in KINDS}
+    )
     cells = dict(zip(pieces, found, strict=True))
-    results: dict[str, Any] = {f"{name}, {D}, {N}": cells[name, D, N] for name, D, N in pieces}
+    results: dict[str, Any] = {
+        kind: {", ".join(map(str, piece)): cell[kind] for piece, cell in cells.items()}
+        for kind in KINDS
+    }
     results["summary"] = headline(config, cells)
     records.say(table(cells), sys.stdout)
-    picture = partial(draw, config, cells)
-    plots.save(workdir / "score_subspace.png", picture, size=(12, 7))
-    spent = sum(cell["seconds"] for cell in found)
-    return results | {"seconds": {"compile": 0.0, "train": spent}}
-
-
-def told(cell: dict) -> dict[str, Any]:
-    return {name: np.mean(cell[name]) for name in ("angle", "distance", "outside", "on", "off")}
+    plots.save(workdir / "score_subspace.png", partial(draw, config, cells), size=(12, 7))
+    return results | {"seconds": {"compile": 0.0, "train": sum(c["seconds"] for c in found)}}
 
 
 def codes(config: ConfigDict) -> np.ndarray:
@@ -108,7 +86,7 @@ def all_seeds(config: ConfigDict, network: str, D: int, N: jax.Array) -> dict:
     def one(key):
         keys = jax.random.split(key, 5)
         A = linalg.orthonormalize(jax.random.normal(keys[0], (D, config.rank)))
-        population = Population(A, z, config.bandwidth)
+        population = oracle.Population(A, z, config.bandwidth)
         X = population.sample(keys[1], max(config.num_examples, *config.nums)) @ A.T
         X = jnp.where(jnp.arange(len(X))[:, None] < N, X, 0)
         params = trained(config, make, X, N, keys[2:4])
@@ -190,7 +168,6 @@ NETWORKS = {
 
 def trained(config: ConfigDict, network: Network, X: jax.Array, N: jax.Array, keys) -> Any:
     """The parameters after all steps on the first N rows of X."""
-    sigma_data = (config.rank / X.shape[1]) ** 0.5
 
     def step(state, key):
         params, memory = state
@@ -201,7 +178,8 @@ def trained(config: ConfigDict, network: Network, X: jax.Array, N: jax.Array, ke
 
         def loss(params):
             denoised = network.denoise(params, noisy, sigma)
-            return denoisers.weighted_error(denoised, clean, sigma, 1.0) / sigma_data**2
+            error = denoisers.weighted_error(denoised, clean, sigma, 1.0)
+            return error * X.shape[1] / config.rank  # a number of z, not of x
 
         updates, memory = network.optimizer.update(jax.grad(loss)(params), memory, params)
         return (optax.apply_updates(params, updates), memory), None
@@ -212,7 +190,7 @@ def trained(config: ConfigDict, network: Network, X: jax.Array, N: jax.Array, ke
     return params
 
 
-def measured(config, network: Network, params, population: Population, X, key) -> dict:
+def measured(config, network: Network, params, population: oracle.Population, X, key) -> dict:
     """Errors of the score at every level, of the subspace, and of the samples.
 
     Those of the score are times sigma and over the root of d: of a predicted noise, on the support
@@ -235,13 +213,17 @@ def measured(config, network: Network, params, population: Population, X, key) -
     on, off, coefficient, denoised = jax.lax.map(at_level, jnp.asarray(config.sigmas))
     x = samples(config, network, params, sample_key, len(A))
     others = population.sample(floor_key, config.num_test)
-    basis = params["V"] if "V" in params else principal(denoised[_shown(config)], d)
+    basis = (
+        params["V"]
+        if "V" in params
+        else principal(denoised[config.sigmas.index(config.sigma_shown)], d)
+    )
     return {
         "on": on,
         "off": off,
         "coefficient": coefficient,
         "angle": linalg.projection_distance(basis, A),
-        "pca": linalg.projection_distance(principal(X[:_FEW], d), A),
+        "pca": linalg.projection_distance(principal(X[: 8 * d], d), A),
         "distance": oracle.sliced_wasserstein(slice_key, x @ A, z),
         "floor": oracle.sliced_wasserstein(slice_key, others, z),
         "outside": size(outside(A, x), d),
@@ -276,10 +258,6 @@ def principal(X: jax.Array, d: int) -> jax.Array:
     return jnp.linalg.svd(X, full_matrices=False)[2][:d].T
 
 
-def _shown(config: ConfigDict) -> int:
-    return config.sigmas.index(config.sigma_shown)
-
-
 def total(cell: dict, name: str) -> np.ndarray:
     """A number a seed: the root mean square over levels of an error of the score."""
     return np.sqrt(np.mean(np.square(cell[name]), axis=-1))
@@ -300,7 +278,7 @@ def headline(config: ConfigDict, cells: dict) -> str:
 
 
 def table(cells: dict) -> str:
-    names = ("on", "off", "angle", "pca", "distance", "floor", "outside")
+    names = [kind for kind in KINDS if kind != "coefficient"]
     lines = [" " * 24 + "".join(f"{name:>20}" for name in names)]
     for (network, D, N), cell in cells.items():
         told = [total(cell, k) if k in ("on", "off") else np.asarray(cell[k]) for k in names]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.memorized_subspace import get_config
-from experiments import prompted, pruning, score_subspace
+from experiments import oracle, prompted, pruning
 
 CONFIG = get_config("smoke")
 COLLECTION = prompted.collect(CONFIG, 0)
@@ -50,7 +50,7 @@ def test_one_prompt_at_one_level_locates_the_same_alone_and_together():
 def test_the_known_denoiser_is_the_mean_of_the_codes_that_noise_allows(sigma):
     rng = np.random.default_rng(0)
     codes = jnp.asarray(rng.normal(size=(5, 2)), jnp.float32)
-    population = score_subspace.Population(jnp.eye(2), codes, 0.2)
+    population = oracle.Population(jnp.eye(2), codes, 0.2)
     z = population.sample(jax.random.key(0), 400_000)
     seen = jnp.asarray([0.4, -0.3])
     weights = jax.nn.softmax(-jnp.sum((z - seen) ** 2, 1) / (2 * sigma**2))
