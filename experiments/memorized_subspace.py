@@ -7,6 +7,18 @@ Removing those of some prompts ends the replication of all; other generations st
 
     python -m experiments.memorized_subspace
 
+Expected (float32 on a CPU, 3 seeds, 25 minutes of a busy core): before, every generation of the
+duplicated prompts replicates (median ratio .04; trained on each image once 0 %, .96). Located by
+ten prompts together, 1.0 % of the weights end the replication of these ten and cost the others
+nothing: accuracy .793 (.792 before, .834 trained once), distance .076 (.075), loss .0730 (.0729).
+It takes 1.2 % without the reference (accuracy .768), 3.7 % prompt by prompt (.755), 23 % at random
+(.621); neither 30 % of the smallest nor the weights of ordinary prompts are enough. But little is
+common: with that 1.0 % all generations of the prompts held out still replicate, with 6.5 % 57 %
+(accuracy .773; at random 70 % with 10 %, .725). More prompts that locate find no more of the
+others' (80 % replicate after one and after fifteen), and the weights of two sets of memorised
+prompts overlap little more than those of memorised and ordinary ones (.116, .093 at 6.5 %).
+Captions are random here: being repeated is all that the prompts have in common.
+
 Of Fashion-MNIST 20 images are in the training set 100 times and 5,000 once, each with a prompt:
 its class, and a caption of its own, random numbers. Ten of the 20 prompts locate, ten are held
 out. A generation replicates if its nearest training image is less than a third as far as the
