@@ -7,6 +7,16 @@ what it learns depends on the dimension d of z and not on that of x, D.
 
     python -m experiments.score_subspace
 
+Expected (float32 on a CPU, 3 seeds, 2,000 steps, 19 minutes of a busy machine): at N = 1024 the
+score's error on the support is .31 at D = 16 and .30 at D = 512 with the subspace in the network,
+.32 and .42 with "full", .57 and 1.27 with "full, clean"; off it .001 and .006, .09 and 2.17, .29
+and .53. The coefficient off the support is -1 / sigma^2 to three digits with the subspace; "full"
+has .40 of it at sigma = .1, D = 512. The sine of the angle to A is .0003 and .002 (.028 at N = 64,
+.0008 at N = 4096, D = 64); one seed of three had not arrived at D = 256 (.45). Samples: .096 and
+.089 from the data on the support (two sets of data: .073), .0002 and .001 off it; "full" .10 and
+.12, .05 and .98. So the claim holds, for a network that is given the subspace's dimension; PCA of
+64 examples has the span exactly, as no noise is on them. Beyond N = 1024 the steps limit.
+
 In the variable x = x_0 + sigma n, h is sigma^2, and the claim is of the denoiser V f(V^T x, sigma);
 V is trained on the Stiefel manifold. Beside it stand networks of the same hidden layers on all of
 x: preconditioned as usual ("full"), and predicting x_0 itself ("full, clean"). The codes z are 8
@@ -27,6 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from ml_collections import ConfigDict
 from sklearn import datasets
 
@@ -297,14 +308,14 @@ def draw(config: ConfigDict, cells: dict, figure: Figure) -> None:
         over_N = [cells[name, config.dim, N] for N in nums]
         value = -np.mean(cells[name, D, N]["coefficient"], 0) / sigmas**2
         coefficient.plot(sigmas, value, ms=4, label=name, **style)
-        error_D.plot(config.dims, [whole(c) for c in over_D], ms=4, **style)
-        error_N.plot(nums, [whole(c) for c in over_N], ms=4, **style)
-        angle_D.plot(config.dims, [np.mean(c["angle"]) for c in over_D], ms=4, **style)
-        angle_N.plot(nums, [np.mean(c["angle"]) for c in over_N], ms=4, **style)
-        distance.plot(config.dims, [np.mean(c["distance"]) for c in over_D], ms=4, **style)
+        plot_seeds(error_D, config.dims, [whole(c) for c in over_D], style)
+        plot_seeds(error_N, nums, [whole(c) for c in over_N], style)
+        plot_seeds(angle_D, config.dims, [c["angle"] for c in over_D], style)
+        plot_seeds(angle_N, nums, [c["angle"] for c in over_N], style)
+        plot_seeds(distance, config.dims, [c["distance"] for c in over_D], style)
     coefficient.plot(sigmas, 1 / sigmas**2, label="1 / sigma^2", **_DOTTED)
     guide = (np.asarray(nums) / nums[0]) ** (-1 / (config.rank + 5))
-    guide = whole(cells["subspace", config.dim, nums[0]]) * guide
+    guide = np.median(whole(cells["subspace", config.dim, nums[0]])) * guide
     error_N.plot(nums, guide, label="N^(-1 / (d + 5))", **_DOTTED)
     floor = np.mean([cell["floor"] for cell in cells.values()])
     distance.axhline(floor, label="two sets of data", **_DOTTED)
@@ -319,13 +330,22 @@ def draw(config: ConfigDict, cells: dict, figure: Figure) -> None:
     for axes, (label, title) in titles.items():
         axes.set(xscale="log", yscale="log", xlabel=label)
         axes.set_title(title, fontsize=10)
+    for axes in (error_D, angle_D, distance):
+        axes.set_xticks(config.dims, config.dims)
+        axes.xaxis.set_minor_locator(NullLocator())
     for axes in (coefficient, error_N, distance):
         axes.legend(fontsize=8)
 
 
-def whole(cell: dict) -> float:
-    """The error of the score, on and off the support."""
-    return float(np.mean(np.hypot(total(cell, "on"), total(cell, "off"))))
+def plot_seeds(axes: Any, xs: Any, values: Any, style: dict[str, Any]) -> None:
+    """The median as a line, and a dot a seed."""
+    axes.plot(xs, np.median(values, 1), ms=4, **style)
+    axes.plot(xs, values, ".", ms=3, color=style["color"])
+
+
+def whole(cell: dict) -> np.ndarray:
+    """The error of the score, on and off the support, a number a seed."""
+    return np.hypot(total(cell, "on"), total(cell, "off"))
 
 
 if __name__ == "__main__":
