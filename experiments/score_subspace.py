@@ -20,8 +20,8 @@ has .40 of it at sigma = .1, D = 512. The sine of the angle to A is .0003 and .0
 In the variable x = x_0 + sigma n, h is sigma^2, and the claim is of the denoiser V f(V^T x, sigma);
 V is trained on the Stiefel manifold. Beside it stand networks of the same hidden layers on all of
 x: preconditioned as usual ("full"), and predicting x_0 itself ("full, clean"). The codes z are 8
-principal components of the digits, each of variance one, with a Gaussian around each of them: a
-population that is not Gaussian, of which any number can be drawn and the score is known exactly.
+principal components of the digits, of variance one, with a Gaussian around each: a population of
+which any number can be drawn and the score is known. Errors: see `measured`.
 """
 
 import sys
@@ -51,7 +51,6 @@ STYLES = {
     "full, clean": {"color": plots.GREEN, "marker": "^"},
 }
 KINDS = ("on", "off", "coefficient", "angle", "pca", "distance", "floor", "outside")
-"""What is measured, as `measured` says."""
 _DOTTED = {"color": plots.GREY, "linestyle": ":"}
 
 
@@ -78,8 +77,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
 def codes(config: ConfigDict) -> np.ndarray:
     """Principal components of the digits, each of variance one."""
     X = datasets.load_digits().data
-    U, _, _ = np.linalg.svd(X - X.mean(0), full_matrices=False)
-    return (U[:, : config.rank] * len(X) ** 0.5).astype(np.float32)
+    U = np.linalg.svd(X - X.mean(0), full_matrices=False)[0][:, : config.rank]
+    return (U * len(X) ** 0.5).astype(np.float32)
 
 
 def studied(call: Callable, network: str, D: int, N: int) -> dict:
