@@ -117,9 +117,9 @@ def studied(config, workdir: Path, tools: Tools, params, collection, seed: int) 
             row, images = score(pruning.without(ours, masks))
             row["removed"] = float(np.mean([jnp.mean(mask) for mask in masks]))
             rows["methods"][method].append(row)
-            if method == "located" and row["locating"] <= config.tolerance:
-                pictures.setdefault("after", images)  # the first share that is enough
-    pictures.setdefault("after", images)
+            earlier = rows["methods"]["located"][:-1]
+            if method == "located" and all(r["locating"] > config.tolerance for r in earlier):
+                pictures["after"] = images  # in the end those of the first share that is enough
     rows["counts"] = [counted(config, neurons, ours, score, count) for count in config.counts]
     rows["overlap"] = [
         overlap(config, neurons, pruning.kernels(ours), share) for share in config.shares

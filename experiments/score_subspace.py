@@ -91,12 +91,11 @@ def studied(call: Callable, network: str, D: int, N: int) -> dict:
 def all_seeds(config: ConfigDict, network: str, D: int, N: jax.Array) -> dict:
     """Train and measure, seed by seed."""
     make = harness.pick("network", network, NETWORKS)(config, D)
-    z = jnp.asarray(codes(config))
 
     def one(key):
         keys = jax.random.split(key, 5)
         A = linalg.orthonormalize(jax.random.normal(keys[0], (D, config.rank)))
-        population = oracle.Population(A, z, config.bandwidth)
+        population = oracle.Population(A, jnp.asarray(codes(config)), config.bandwidth)
         X = population.sample(keys[1], max(config.num_examples, *config.nums)) @ A.T
         X = jnp.where(jnp.arange(len(X))[:, None] < N, X, 0)
         params = trained(config, make, X, N, keys[2:4])
@@ -275,7 +274,7 @@ def total(cell: dict, name: str) -> np.ndarray:
 
 def headline(config: ConfigDict, cells: dict) -> str:
     N, ends = config.num_examples, (config.dims[0], config.dims[-1])
-    parts = []
+    parts = [f"D = {ends[0]}, {ends[1]} and N = {N}"]
     for name in STYLES:
         pair = [cells[name, D, N] for D in ends]
         row = [f"{np.mean(total(c, k)):.3f}" for k in ("on", "off") for c in pair]
@@ -284,7 +283,7 @@ def headline(config: ConfigDict, cells: dict) -> str:
             f"{name}: score error on the support {row[0]}, {row[1]}, off it {row[2]}, {row[3]}, "
             f"sine of the angle {row[4]}, {row[5]}, distance of samples {row[6]}, {row[7]}"
         )
-    return f"D = {ends[0]}, {ends[1]} and N = {N}. " + ". ".join(parts)
+    return ". ".join(parts)
 
 
 def table(cells: dict) -> str:
