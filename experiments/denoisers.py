@@ -93,7 +93,7 @@ class Conv(nn.Module):
 def precondition(
     net: Callable[[jax.Array, jax.Array], jax.Array], sigma_data: float
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """(x (batch, h, w, c), sigma (batch,)) -> the expected clean images.
+    """(x (batch, ...), sigma (batch,)) -> the expected clean images.
 
     The network's input and target have variance one at every level of noise.
 
@@ -101,12 +101,30 @@ def precondition(
     """
 
     def denoise(x: jax.Array, sigma: jax.Array) -> jax.Array:
-        s = sigma[:, None, None, None]
+        s = sigma.reshape(-1, *[1] * (x.ndim - 1))
         total = jnp.sqrt(s**2 + sigma_data**2)
         out = net(x / total, jnp.log(sigma) / 4)
         return (sigma_data / total) ** 2 * x + s * sigma_data / total * out
 
     return denoise
+
+
+def draw_levels(config: Any, key: jax.Array, num: int) -> jax.Array:
+    """Levels of noise (num,) to train at: log-normal, ``config.log_sigma`` mean and deviation."""
+    mean, deviation = config.log_sigma
+    log_sigma = mean + deviation * jax.random.normal(key, (num,))
+    return jnp.exp(jnp.clip(log_sigma, jnp.log(0.002), jnp.log(20.0)))
+
+
+def weighted_error(
+    denoised: jax.Array, clean: jax.Array, sigma: jax.Array, sigma_data: float
+) -> jax.Array:
+    """The mean squared error of the network's own output, as the preconditioned loss has it.
+
+    Reference: Karras et al. (2022), arXiv 2206.00364, table 1, the loss weighting.
+    """
+    weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+    return jnp.mean(weight * jnp.mean((denoised - clean) ** 2, tuple(range(1, clean.ndim))))
 
 
 def load(path: Path | str) -> tuple[Callable[[jax.Array, jax.Array], jax.Array], dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Inverse problems whose posterior is known, and how far samples are from it.
 
 The prior is a mixture of low-rank Gaussians, the measurement a random matrix of chosen condition.
+And points of a subspace, of which the denoiser is known.
 """
 
 from functools import partial
@@ -40,6 +41,27 @@ class Errors(NamedTuple):
     """The share of samples below the truth, in every coordinate."""
     finite: Float[Array, ""]
     """The share of samples that are finite and within bounds."""
+
+
+class Population(NamedTuple):
+    """x = A z, z with a Gaussian around each of the codes."""
+
+    A: Float[Array, "D d"]
+    codes: Float[Array, "num d"]
+    bandwidth: float
+
+    def sample(self, key: Key, num: int) -> Array:
+        """Codes (num, d)."""
+        which, noise = jax.random.split(key)
+        rows = jax.random.randint(which, (num,), 0, len(self.codes))
+        n = jax.random.normal(noise, (num, self.codes.shape[1]))
+        return self.codes[rows] + self.bandwidth * n
+
+    def denoise(self, z: Array, sigma: Array) -> Array:
+        """The expected code (d,) given z, noise of that level on it."""
+        total = self.bandwidth**2 + sigma**2
+        w = jax.nn.softmax(-jnp.sum((z - self.codes) ** 2, 1) / (2 * total))
+        return (sigma**2 * w @ self.codes + self.bandwidth**2 * z) / total
 
 
 def make_problem(

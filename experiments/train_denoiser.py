@@ -102,16 +102,13 @@ def train_step(config, subject, model, optimizer, state, batch, key):
     """One step of Adam on the weighted squared error, and the moving average of the weights."""
     image_key, sigma_key, noise_key = jax.random.split(key, 3)
     clean = denoisers.to_channels(augmented(config, subject, image_key, batch))
-    mean, deviation = config.log_sigma
-    log_sigma = mean + deviation * jax.random.normal(sigma_key, (len(batch),))
-    sigma = jnp.exp(jnp.clip(log_sigma, jnp.log(0.002), jnp.log(20.0)))
+    sigma = denoisers.draw_levels(config, sigma_key, len(batch))
     noisy = clean + sigma[:, None, None, None] * jax.random.normal(noise_key, clean.shape)
-    weight = (sigma**2 + config.sigma_data**2) / (sigma * config.sigma_data) ** 2
 
     def loss(params):
         network = partial(model.apply, {"params": params})
         denoised = denoisers.precondition(network, config.sigma_data)(noisy, sigma)
-        return jnp.mean(weight * jnp.mean((denoised - clean) ** 2, (1, 2, 3)))
+        return denoisers.weighted_error(denoised, clean, sigma, config.sigma_data)
 
     value, gradient = jax.value_and_grad(loss)(state["params"])
     updates, memory = optimizer.update(gradient, state["optimizer"], state["params"])

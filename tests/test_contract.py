@@ -14,6 +14,7 @@ from jax.test_util import check_grads
 from subspace_jax import (
     anomaly,
     clustering,
+    concepts,
     continual,
     diffusion,
     krylov,
@@ -30,6 +31,7 @@ from subspace_jax.manifolds import head
 from tests.rows import FIELD, SHAPES, Row, arrays, bases, keys, normal, params
 from tests.rows_anomaly import ANOMALY_ROWS
 from tests.rows_clustering import CLUSTERING_ROWS
+from tests.rows_concepts import CONCEPT_ROWS
 from tests.rows_continual import CONTINUAL_ROWS
 from tests.rows_diffusion_operators import DIFFUSION_OPERATOR_ROWS
 from tests.rows_diffusion_samplers import DIFFUSION_SAMPLER_ROWS
@@ -156,6 +158,7 @@ TABLE = {
     "optim.random_bases": Row(through_random_bases, lambda r, d: (params(r, d),)),
     **ANOMALY_ROWS,
     **CLUSTERING_ROWS,
+    **CONCEPT_ROWS,
     **CONTINUAL_ROWS,
     **DIFFUSION_OPERATOR_ROWS,
     **DIFFUSION_SAMPLER_ROWS,
@@ -191,7 +194,7 @@ def first_dtypes(heavy_slow):
 
 
 def public_functions():
-    packages = (manifolds, anomaly, clustering, continual, diffusion, diffusion.operators)
+    packages = (manifolds, anomaly, clustering, concepts, continual, diffusion, diffusion.operators)
     modules = [getattr(package, name) for package in packages for name in package.__all__]
     for module in (
         *(diffusion, head, krylov, landscape, linalg, operators, optim, precondition),
