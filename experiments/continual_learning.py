@@ -3,7 +3,8 @@
 Claims: learning each task in its own directions, off those of all gradients before, forgets less
 than other ways ("CoSO", 2025); so does learning off the directions of earlier inputs (Saha et al.,
 2021, "GPM"); an adapter a task and prototypes in all of them need no old images (Zhou et al., 2024,
-"EASE"); prompts within the tasks' principal subspaces are as good as whole ones ("SPARC", 2025).
+"EASE"); prompts within the tasks' principal subspaces are as good as whole ones ("SPARC", 2025); a
+mixture of low-rank experts needs a new one only where old ones do not serve ("iGSP", 2026).
 
     python -m experiments.continual_learning
 
@@ -24,8 +25,9 @@ images and other permutations, of one or two seeds (CoSO .97 and rank 15 of 8 to
 just below where it fails), and serve on the split stream too; rates of the naive ones and of EASE
 likewise; SPARC's only setting was the first one tried. EASE's and SPARC's networks were trained
 before, EASE's on the training images turned by a quarter, all classes, SPARC's on those as they
-are. SPARC's stream is 4 permutations, each twice. Bytes are those of what a method keeps from task
-to task, with moments. Not here: iGSP, whose formulas were not at hand.
+are. SPARC's and iGSP's stream is 4 permutations, each twice; iGSP's penalty and rate were chosen on
+other permutations, of one seed, and its formulas were not at hand. Bytes are those of what a method
+keeps from task to task, with moments.
 """
 
 import sys

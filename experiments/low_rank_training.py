@@ -11,8 +11,10 @@ Expected of ``small`` (133,440 parameters, 400 steps, rank 16 of 64), float32 on
 nats per byte: Adam 1.91, GaLore 1.91, OSD 1.91, SARA 1.93, SN-SM 1.89, GrassJump 1.82, GrassWalk
 1.79; the optimizer's state is 1.07 MB, .52 (OSD .64, SN-SM .30). So the claim on memory holds, and
 that on the loss for the two that recover the residual: GaLore with that alone has 1.84, so the walk
-itself gives the smaller part (what is recovered is not scaled by .25, as all else is). GaLore at
-rank 4, 16, 32: 2.01, 1.91, 1.88. SARA and SN-SM chose the largest rate tried. The cores were not
+itself gives the smaller part (what is recovered is not scaled by .25, as all else is). At rank 4,
+16, 32: GaLore 2.01, 1.91, 1.88, with the residual 1.87, 1.84, 1.86, OSD 2.01, 1.91, 1.88, SARA 1.97,
+1.93, 1.95, GrassWalk 1.85, 1.79, 1.80, GrassJump 1.90, 1.82, 1.80, SN-SM 1.87, 1.89, 1.89 (other
+ranks: one seed, the rate of rank 16). SARA and SN-SM chose the largest rate tried. The cores were not
 quiet: read no more than a rough order from the times. The default, of 1M parameters, was not run.
 
 As in GaLore the matrices of attention and of feed-forward layers have subspaces; embeddings, head
