@@ -17,7 +17,9 @@ after 8), of the others' 129 it takes 98 and 110 (77 and 74). Classes two at a t
 EASE 80.0 (0.3), class means of frozen features 77.2, those with the first task's adapter 75.0, GPM
 70.9, CoSO 58.4, nothing 35. SPARC fails: an offset of the input cannot undo a permutation (a whole
 one 26.4 % with the task known, none 10.9), and in 6 of 64 dimensions it gains 2 points; it never
-forgets, and finds each of the orders that return (overlaps from .96, of others up to .13).
+forgets, and finds each of the orders that return (overlaps from .96, of others up to .13). There,
+with the task known, our variant of iGSP has the 93.9 (.1) of an expert a task, and keeps 4 of 8
+experts, in 82 kB of 148 with the routers.
 
 The network 64-128-128-10 has a row for a constant input in place of biases. GPM uses plain gradient
 steps as in its paper, CoSO Adam. Of CoSO and GPM rate and threshold are chosen on held-out training
