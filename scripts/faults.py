@@ -28,9 +28,9 @@ from experiments import records
 
 ARGUMENTS = (
     "--config=configs/intrinsic_dimension.py:smoke",
-    "--config.num_steps=2000",
-    "--config.log_every=50",
-    "--config.checkpoint_every=50",
+    "--config.num_steps=600",
+    "--config.log_every=20",
+    "--config.checkpoint_every=20",
 )
 
 
@@ -160,13 +160,14 @@ def jumped(workdir: Path, whole: Whole) -> str:
         workdir,
         LD_PRELOAD=str(library),
         FAKETIME_TIMESTAMP_FILE=str(clock),
-        FAKETIME_NO_CACHE="1",
+        FAKETIME_CACHE_DURATION="1",
         FAKETIME_DONT_FAKE_MONOTONIC="1",
     )
     some_time(whole)
     clock.write_text(random.choice(("-2d", "+400d")))
     status, said = finish(process)
-    return "" if status == 0 else f"exit status {status}: {said}"
+    # Orbax gives a checkpoint that is being written up when its hours seem to have passed.
+    return "" if status == 0 else readable(status, said, "timed out")
 
 
 def twice(workdir: Path, whole: Whole) -> str:
