@@ -1,4 +1,4 @@
-"""Fast schedules of diffusion samplers, learned from one long trajectory (OLSS).
+"""Fast schedules: of diffusion samplers, learned from one long trajectory (OLSS).
 
 Claim ("Optimal linear subspace search: learning to construct fast and high-quality schedulers for
 diffusion models", arXiv 2305.14677): the points of a long deterministic trajectory lie nearly in
