@@ -81,3 +81,8 @@ def test_the_energy_rank_is_the_first_sum_that_reaches_the_share(threshold):
     expected = int(np.argmax(sums >= threshold * values.sum()))
     assert int(linalg.energy_rank(jnp.asarray(values), threshold)) == expected
     assert int(linalg.energy_rank(jnp.zeros(3), 0.9)) == 0
+
+
+def test_directions_of_rounding_are_not_needed_for_all():
+    values = jnp.array([1.0, 1e-2, 1e-9, 1e-10])
+    assert int(linalg.energy_rank(values, 1.0)) == 2

@@ -93,6 +93,7 @@ def test_dropping_what_is_never_asked_for_changes_no_output():
     router = vector(N, E).at[:, 2].set(-1e3 * jnp.sign(x))  # never the third
     p = igsp.route(router, x, E)
     found, columns = igsp.prune(experts, router, p, threshold=0.0)
+    assert int(found.num_experts) == 3
     again = igsp.route(columns, x, found.num_experts)
     np.testing.assert_allclose(
         igsp.apply(found, again, x), igsp.apply(experts, p, x), rtol=1e-5, atol=1e-5
