@@ -7,7 +7,7 @@ Removing those of some prompts ends the replication of all; other generations st
 
     python -m experiments.memorized_subspace
 
-Expected (float32 on a CPU, 3 seeds, 16 minutes of two busy cores): before, every generation of the
+Expected (float32 on a CPU, 3 seeds, 8 minutes of two cores): before, every generation of the
 duplicated prompts replicates (median ratio .04; trained on each image once 0 %, .96). Located by
 ten prompts together, 1.0 % of the weights end the replication of these ten and cost the others
 nothing: accuracy .793 (.792 before, .834 trained once), distance .076 (.075), loss .0730 (.0729).
