@@ -25,9 +25,11 @@ def get_config(arg=None):
     config.threshold = 0.5  # subspaces are found when no principal angle has a larger sine
 
     net = config.network = ConfigDict()
-    net.dim, net.width = 4, 256
+    net.names = ("dense", "U-Net")
+    net.dim, net.width, net.channels = 4, 256, (32, 64)
     net.ratios = (4.0, 15.0, 60.0, 250.0)  # points a cluster / d
-    net.num_seeds, net.num_steps, net.batch_size, net.learning_rate = 2, 4000, 128, 3e-3
+    net.num_steps = ConfigDict({"dense": 4000, "U-Net": 1500})  # at ten times the time each
+    net.num_seeds, net.batch_size, net.learning_rate = 2, 128, 3e-3
     net.sigma_range = (0.05, 0.5)
     net.sigma = 0.2  # where the Jacobian is taken
     net.num_test = 8  # points a cluster
@@ -46,7 +48,8 @@ def get_config(arg=None):
     if options.smoke:
         config.dims, config.ratios, config.num_seeds, config.num_restarts = (2,), (3.0,), 2, 3
         config.num_steps = 60
-        net.ratios, net.num_seeds, net.num_steps, net.width = (20.0,), 2, 40, 32
+        net.ratios, net.num_seeds, net.width, net.channels = (20.0,), 2, 32, (8, 8)
+        net.num_steps = ConfigDict(dict.fromkeys(net.names, 40))
         config.priors, config.rank, config.levels = ("mixture",), 6, (0.3, 1.0)
         config.num_images = 2
     return config

@@ -51,13 +51,16 @@ COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.VERMILION)
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Transitions, networks, Jacobians and edits; print, draw, return numbers."""
     pieces: list[tuple] = [("mixtures", dim) for dim in config.dims]
-    pieces += [("networks", ratio) for ratio in config.network.ratios]
+    names = tuple(config.network.names)
+    pieces += [(name, ratio) for name in names for ratio in config.network.ratios]
     pieces += [("directions", prior) for prior in config.priors]
     found = records.piecewise(workdir, pieces, partial(compute, config, workdir), logged)
-    kinds: dict[str, dict] = {"mixtures": {}, "networks": {}, "directions": {}}
+    kinds: dict[str, dict] = {kind: {} for kind in ("mixtures", *names, "directions")}
     for (kind, what), value in zip(pieces, found, strict=True):
         kinds[kind][str(what)] = value["found"]
-    results: dict[str, Any] = kinds | {"gate": gate(config, kinds["mixtures"])}
+    results: dict[str, Any] = {name: kinds[name] for name in ("mixtures", "directions")}
+    results |= {"networks": {name: kinds[name] for name in names}}
+    results["gate"] = gate(config, kinds["mixtures"])
     results["distance"] = {
         dim: {method: float(np.median(f["chordal"][method][-1])) for method in METHODS[:2]}
         for dim, f in kinds["mixtures"].items()
@@ -79,10 +82,10 @@ def compute(config: ConfigDict, workdir: Path, kind: str, what: Any) -> dict:
     start = time.perf_counter()
     if kind == "mixtures":
         found = transition(config, what)
-    elif kind == "networks":
-        found = networks(config, what)
-    else:
+    elif kind == "directions":
         found = image_directions.study(config, workdir, what)
+    else:
+        found = networks(config, kind, what)
     return {"found": found, "seconds": time.perf_counter() - start}
 
 
@@ -145,11 +148,11 @@ def gate(config: ConfigDict, mixtures: dict) -> dict[str, Any]:
     return told
 
 
-def networks(config: ConfigDict, ratio: float) -> dict:
+def networks(config: ConfigDict, name: str, ratio: float) -> dict:
     """Losses and distances of networks trained on ``ratio`` points a dimension, one a seed."""
     num = max(1, round(ratio * config.network.dim))
     keys = jax.random.split(jax.random.key(config.seed + 1), config.network.num_seeds)
-    train, test, distance = jax.jit(low_rank_mixtures.learn(config, num))(keys)
+    train, test, distance = jax.jit(low_rank_mixtures.learn(config, name, num))(keys)
     return {
         "num": num,
         "train": train.tolist(),
@@ -192,11 +195,12 @@ def table(config: ConfigDict, results: dict) -> str:
             pairs = zip(found["chordal"][method], found["sine"][method], strict=True)
             told = (f"{np.median(c):.3f} ({np.median(s):.3f})" for c, s in pairs)
             lines.append(f"  {method:26} " + " ".join(told))
-    for ratio, found in results["networks"].items():
-        told = (f"{np.mean(found[k]):.3f}" for k in ("train", "test", "distance"))
-        lines.append(
-            f"network, {ratio} points a dimension: loss, on new, distance " + " ".join(told)
-        )
+    for name, curve in results["networks"].items():
+        for ratio, found in curve.items():
+            told = (f"{np.mean(found[k]):.3f}" for k in ("train", "test", "distance"))
+            lines.append(
+                f"{name}, {ratio} points a dimension: loss, on new, distance " + " ".join(told)
+            )
     for name, found in results["directions"].items():
         ranks = (f"{np.mean(r):.1f} +- {np.std(r):.1f}" for r in np.transpose(found["rank"]))
         lines.append(f"{name}: rank at {config.levels}: " + ", ".join(ranks))
@@ -216,11 +220,12 @@ def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
     axes[0].set(ylabel="chordal distance")
     axes[0].legend(fontsize=7)
     axes = bottom.subplots(1, 3)
-    found = results["networks"].values()
-    nums = [f["num"] / config.network.dim for f in found]
-    draw_spread(axes[0], nums, [f["distance"] for f in found], plots.BLUE, "network")
+    for (name, curve), colour in zip(results["networks"].items(), COLOURS, strict=False):
+        nums = [f["num"] / config.network.dim for f in curve.values()]
+        draw_spread(axes[0], nums, [f["distance"] for f in curve.values()], colour, name)
+    axes[0].legend(fontsize=7)
     axes[0].axvline(1, color=plots.GREY, ls=":")
-    axes[0].set(title=f"a dense network, d = {config.network.dim}", xscale="log", ylim=(0, 1))
+    axes[0].set(title=f"networks, d = {config.network.dim}", xscale="log", ylim=(0, 1))
     axes[0].set(xlabel="points a cluster / d", ylabel="chordal distance")
     for (name, f), colour in zip(results["directions"].items(), COLOURS, strict=False):
         draw_spread(axes[1], config.levels, np.transpose(f["rank"]).tolist(), colour, name)

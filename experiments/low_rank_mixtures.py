@@ -1,8 +1,8 @@
 """Mixtures of low-rank Gaussians: samples, and denoisers trained on them.
 
-Points lie near K orthogonal subspaces of one dimension. Two denoisers learn from them by the
-diffusion loss: the one that is exact for such a mixture, its bases the only parameters, and a dense
-network that knows nothing of subspaces.
+Points lie near K orthogonal subspaces of one dimension. Denoisers learn from them by the diffusion
+loss: the one that is exact for such a mixture, its bases the only parameters, and two networks that
+know nothing of subspaces, a dense one and a U-Net to which a point is a square image.
 """
 
 import itertools
@@ -142,20 +142,35 @@ class Network(nn.Module):
         return nn.Dense(x.shape[-1])(h)
 
 
-def learn(config: ConfigDict, num: int) -> Callable:
+def dense(config: ConfigDict) -> tuple[nn.Module, tuple[int, ...]]:
+    return Network(config.network.width), (1, 1, config.ambient_dim)
+
+
+def unet(config: ConfigDict) -> tuple[nn.Module, tuple[int, ...]]:
+    """That of the image priors; by products, as it is trained in a scan."""
+    side = round(config.ambient_dim**0.5)
+    return denoisers.UNet(tuple(config.network.channels), 1, products=True), (side, side, 1)
+
+
+NETWORKS = {"dense": dense, "U-Net": unet}
+"""The module, and the shape in which it takes a point."""
+
+
+def learn(config: ConfigDict, name: str, num: int) -> Callable:
     """Of keys: losses on training and on new points, and distances, of networks on ``num`` points.
 
     The distance is the mean of `subspace_distance` at new points.
     """
     net, dim = config.network, config.network.dim
-    model = Network(net.width)
-    optimizer = optax.adam(optax.cosine_decay_schedule(net.learning_rate, net.num_steps))
+    model, shape = harness.pick("network", name, NETWORKS)(config)
+    num_steps = net.num_steps[name]
+    optimizer = optax.adam(optax.cosine_decay_schedule(net.learning_rate, num_steps))
     sigma_data = (dim / config.ambient_dim) ** 0.5
 
     def denoiser(params):
         apply = partial(model.apply, {"params": params})
         batched = denoisers.precondition(apply, sigma_data)
-        return lambda x, sigma: batched(x[:, None, None], sigma)[:, 0, 0]
+        return lambda x, sigma: batched(x.reshape(-1, *shape), sigma).reshape(x.shape)
 
     def loss(params, key, X):
         sigma_key, key = jax.random.split(key)
@@ -176,16 +191,15 @@ def learn(config: ConfigDict, num: int) -> Callable:
         samples = draw(config, data_key, dim, num + net.num_test, num + net.num_test)
         points = samples.X.reshape(config.num_clusters, -1, config.ambient_dim)
         X, new = points[:, :num].reshape(-1, config.ambient_dim), points[:, num:]
-        params = model.init(init_key, jnp.ones((1, 1, 1, config.ambient_dim)), jnp.ones(1))
-        params = params["params"]
-        keys = jax.random.split(train_key, net.num_steps)
+        params = model.init(init_key, jnp.ones((1, *shape)), jnp.ones(1))["params"]
+        keys = jax.random.split(train_key, num_steps)
         (params, _), values = jax.lax.scan(partial(step, X), (params, optimizer.init(params)), keys)
         flat = new.reshape(-1, config.ambient_dim)
         tests = jax.vmap(lambda key: loss(params, key, flat))(jax.random.split(test_key, 8))
         away = partial(subspace_distance, config, denoiser(params))
         keys = jax.random.split(test_key, new.shape[:2])
         far = jax.vmap(jax.vmap(away, (None, 0, 0)))(samples.U, new, keys)
-        last = jnp.mean(values[-max(1, net.num_steps // 10) :])
+        last = jnp.mean(values[-max(1, num_steps // 10) :])
         return last, jnp.mean(tests), jnp.mean(far)
 
     return harness.each(one)
