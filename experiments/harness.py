@@ -69,9 +69,9 @@ def train(
     Args:
         workdir: the run's folder: ``checkpoints/``, ``metrics.jsonl``.
         config: needs the keys of `configs.common.training`.
-        state: a pytree of arrays; donated, so not to be used again. On the devices it lies as the
-            rules of ``config.sharding`` say (`meshes`), in checkpoints as none: these are read on
-            any number of devices.
+        state: a pytree of arrays; donated, so not to be used again. It lies on the devices as the
+            rules of ``config.sharding`` say (`meshes`); its checkpoints are read on any number of
+            devices.
         train_step: pure ``(state, batch, key, *constants) -> (state, metrics)``; metrics are a
             dict of arrays of any shape, logged every ``log_every`` steps.
         batches: step number -> batch, a pytree of numpy arrays with the examples on axis 0. The

@@ -7,7 +7,8 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from experiments import meshes, records
-from tests.sharded_network import RULES, config, initial_state
+from scripts.bench._on_devices import RULES
+from tests.sharded_network import config, initial_state
 
 MESH = AbstractMesh((4, 2), ("data", "model"))
 
@@ -38,7 +39,7 @@ def test_the_first_rule_that_fits_holds():
     ("rule", "message"),
     [
         (("in/kernel", ("rows",)), "'in/kernel': no mesh axis 'rows', only data, model"),
-        (("params/in/kernel", ("data",)), r"params/in/kernel of shape \(6, 16\) does not divide"),
+        (("params/in/kernel", ("data",)), r"params/in/kernel of shape \(64, 16\) does not divide"),
         (("params/in/bias", (None, "data")), r"params/in/bias of shape \(16,\) does not divide"),
         (("kernal", ("data",)), "no leaf's path has the pattern 'kernal'"),
         (("(", ("data",)), r"'\(' is no regular expression"),
@@ -48,7 +49,9 @@ def test_the_first_rule_that_fits_holds():
 )
 def test_a_rule_that_does_not_fit_is_named(rule, message):
     with pytest.raises(ValueError, match=message):
-        meshes.shardings(MESH, (rule,), jax.eval_shape(initial_state))
+        meshes.shardings(
+            AbstractMesh((5, 2), MESH.axis_names), (rule,), jax.eval_shape(initial_state)
+        )
 
 
 @pytest.mark.parametrize("model", [0, 7])
@@ -81,6 +84,7 @@ TRAINED = """
 import jax, tempfile
 from pathlib import Path
 from experiments import harness, meshes
+from scripts.bench._on_devices import IN, OUT, RULES, train_step
 from tests.sharded_network import *
 
 jax.config.update("jax_enable_x64", True)
@@ -116,6 +120,7 @@ RESUMED = """
 import jax
 from pathlib import Path
 from experiments import harness
+from scripts.bench._on_devices import IN, OUT, RULES, train_step
 from tests.sharded_network import *
 
 jax.config.update("jax_enable_x64", True)
