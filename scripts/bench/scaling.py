@@ -8,7 +8,7 @@ the hidden layer over ``model``. Forced devices share the cores of one machine: 
 would say nothing of a cluster, so what is counted is correctness (relative distance of the gradient
 to that of one device) and communication (collectives and their bytes on a device, from the compiled
 program). *overhead*: a step of some 10 ms by `harness.train`, logging included and checkpoints
-apart, beside the same step in a bare loop, in turns; CPU time of one thread.
+apart, beside the same step in a bare loop, in turns; CPU time of one thread, and wall time.
 """
 
 import json
@@ -34,7 +34,7 @@ class Measured(NamedTuple):
     case: str
     mesh: str
     found: dict[str, Any]
-    """Of `_on_devices.measure`, or milliseconds of a step and their ratio."""
+    """Of `_on_devices.measure`, or milliseconds of a step and ratios to the bare loop's."""
 
 
 def measured(case: str, data: int, model: int, batch: int, width: int) -> Measured:
@@ -89,35 +89,37 @@ def overhead(quick: bool) -> Iterator[Measured]:
         times["bare loop"].append(_bare(width, feed, num_steps))
         times["harness"].append(_by_harness(width, feed, num_steps))
     for way, found in times.items():
-        ratio = float(np.median(np.divide(found, times["bare loop"])))
+        ratio, wall = np.median(np.divide(found, times["bare loop"]), axis=0)
         case = f"{way}, {batch} examples, width {width}, {num_turns} turns of {num_steps} steps"
-        yield Measured(case, "1 x 1", {"ms": 1e3 * float(np.median(found)), "ratio": ratio})
+        yield Measured(
+            case, "1 x 1", {"ms": 1e3 * np.median(found, axis=0)[0], "ratio": ratio, "wall": wall}
+        )
 
 
 def _batch_of(width: int, seconds: float) -> int:
     """How many examples a step of so many seconds takes."""
     batch = _on_devices.examples(1024, 0)
-    return max(1, round(len(batch[0]) * seconds / _bare(width, lambda step: batch, 30)))
+    return max(1, round(len(batch[0]) * seconds / _bare(width, lambda step: batch, 30)[0]))
 
 
-def _bare(width: int, feed: Any, num_steps: int) -> float:
-    """Median seconds of a step in the loop that one writes by hand, metrics awaited."""
+def _bare(width: int, feed: Any, num_steps: int) -> np.ndarray:
+    """Median seconds of a step, by both clocks, in a loop that awaits the metrics."""
     step = jax.jit(_on_devices.train_step, donate_argnums=0)
     state, batch, moments = _on_devices.initial_state(width), jax.device_put(feed(0)), []
     for i in range(num_steps):
-        moments.append(time.process_time())
+        moments.append(_clocks())
         state, metrics = step(state, batch, jax.random.key(0))
         batch = jax.device_put(feed(i + 1))
         jax.block_until_ready(metrics)
-    return float(np.median(np.diff(moments[1:])))  # without the step that compiles
+    return np.median(np.diff(moments[1:], axis=0), axis=0)  # without the step that compiles
 
 
-def _by_harness(width: int, feed: Any, num_steps: int) -> float:
-    """Median seconds between two of its demands for a batch, of which each step makes one."""
+def _by_harness(width: int, feed: Any, num_steps: int) -> np.ndarray:
+    """Likewise, between two of its demands for a batch: each step makes one."""
     moments = []
 
     def watched(step):
-        moments.append(time.process_time())
+        moments.append(_clocks())
         return feed(step)
 
     knobs = _on_devices.config(model=1)
@@ -125,7 +127,12 @@ def _by_harness(width: int, feed: Any, num_steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         state = _on_devices.initial_state(width)
         harness.train(Path(folder), knobs, state, _on_devices.train_step, watched)
-    return float(np.median(np.diff(moments[2:])))
+    return np.median(np.diff(moments[2:], axis=0), axis=0)
+
+
+def _clocks() -> tuple[float, float]:
+    """CPU time of this process, which others disturb little, and wall time."""
+    return time.process_time(), time.perf_counter()
 
 
 def row(m: Measured) -> dict[str, Any]:
@@ -145,6 +152,7 @@ def row(m: Measured) -> dict[str, Any]:
         "checkpoint, MB": f"{found['num_bytes'] / 1e6:.3g}" if over_devices else "",
         "CPU ms/step": "" if over_devices else f"{found['ms']:.2f}",
         "/ bare": "" if over_devices else f"{found['ratio']:.3f}",
+        "wall / bare": "" if over_devices else f"{found['wall']:.3f}",
     }
 
 
