@@ -38,4 +38,6 @@ def training() -> ConfigDict:
     config.log_every = 100  # a multiple of steps_per_call, like the next one
     config.checkpoint_every = 500
     config.max_to_keep = 2  # checkpoints
+    config.mesh_model = 1  # devices along the mesh axis ``model``; the rest are along ``data``
+    config.sharding = ()  # of the state, as (("kernel$", (None, "model")),): `experiments.meshes`
     return config

@@ -26,10 +26,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import app, flags, logging
 from flax import traverse_util
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict, config_flags
 
-from experiments import checkpoints, records
+from experiments import checkpoints, meshes, records
 
 T = TypeVar("T")
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -69,7 +69,9 @@ def train(
     Args:
         workdir: the run's folder: ``checkpoints/``, ``metrics.jsonl``.
         config: needs the keys of `configs.common.training`.
-        state: a pytree of arrays; donated, so not to be used again.
+        state: a pytree of arrays; donated, so not to be used again. It lies on the devices as the
+            rules of ``config.sharding`` say (`meshes`); its checkpoints are read on any number of
+            devices.
         train_step: pure ``(state, batch, key, *constants) -> (state, metrics)``; metrics are a
             dict of arrays of any shape, logged every ``log_every`` steps.
         batches: step number -> batch, a pytree of numpy arrays with the examples on axis 0. The
@@ -81,14 +83,15 @@ def train(
         trained, as far as their work was saved.
 
     Raises:
-        ValueError: ``steps_per_call`` does not divide the other step counts, or the checkpoint is
-            of a state of other shapes.
+        ValueError: ``steps_per_call`` does not divide the other step counts, the checkpoint is of
+            a state of other shapes, or mesh and sharding do not fit devices and state.
         FloatingPointError: a logged metric is NaN or infinite.
         SystemExit: SIGTERM (exit status 0) or Ctrl-C (130) came, and the state is saved.
     """
     _check_multiples(config)
-    mesh = data_mesh()
-    state, constants = jax.device_put((state, constants), NamedSharding(mesh, PartitionSpec()))
+    mesh = meshes.of(config)
+    state = jax.device_put(state, meshes.shardings(mesh, config.sharding, state))
+    constants = jax.device_put(constants, meshes.replicated(mesh))
     options = ocp.CheckpointManagerOptions(max_to_keep=config.max_to_keep)
     with (
         ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options) as manager,
@@ -101,24 +104,24 @@ def train(
             return state, spent
         checkpoints.check_space(workdir, state, config.max_to_keep + 1)
         start = time.perf_counter()
-        call = jax.jit(partial(_many_steps, train_step, config), donate_argnums=0)
-        stack = _stack(mesh, config, batches, first)
-        call = call.lower(state, first, stack, *constants).compile()
-        compiled = time.perf_counter()
+        stack = stacked(mesh, config, batches, first)
+        call = compiled(mesh, config, train_step, state, first, stack, *constants)
+        ready = time.perf_counter()
         log = records.MetricsLog(workdir, first, config.num_steps, config.log_every)
         with contextlib.closing(log):
             for step in range(first, config.num_steps, config.steps_per_call):
                 state, metrics = call(state, step, stack, *constants)
                 after = step + config.steps_per_call
                 # The next batches are made while the device computes.
-                stack = _stack(mesh, config, batches, after) if after < config.num_steps else None
+                more = after < config.num_steps
+                stack = stacked(mesh, config, batches, after) if more else None
                 log.update(after, jax.block_until_ready(metrics))
                 signum = checkpoints.agreed(stopped_by())
                 if after % config.checkpoint_every == 0 or stack is None or signum:
                     manager.save(after, args=ocp.args.StandardSave(state))
                     seconds = {
-                        "compile": spent["compile"] + compiled - start,
-                        "train": spent["train"] + time.perf_counter() - compiled,
+                        "compile": spent["compile"] + ready - start,
+                        "train": spent["train"] + time.perf_counter() - ready,
                     }
                     records.write_json(workdir / "seconds.json", seconds)
                 if signum:
@@ -129,6 +132,32 @@ def train(
                     )
                     sys.exit(0 if signum == signal.SIGTERM else 130)
     return state, seconds
+
+
+def compiled(
+    mesh: Mesh,
+    config: ConfigDict,
+    train_step: Callable[..., tuple[Any, dict[str, jax.Array]]],
+    state: Any,
+    first: int,
+    stack: Any,
+    *constants: Any,
+) -> jax.stages.Compiled:
+    """``steps_per_call`` steps; the state is donated and stays where it lies on the mesh."""
+    stays = jax.tree.map(lambda leaf: leaf.sharding, state)
+    call = jax.jit(
+        partial(_many_steps, train_step, config),
+        donate_argnums=0,
+        out_shardings=(stays, meshes.replicated(mesh)),
+    )
+    return call.lower(state, first, stack, *constants).compile()
+
+
+def stacked(mesh: Mesh, config: ConfigDict, batches: Callable[[int], Any], first: int) -> Any:
+    """The batches of ``steps_per_call`` steps on the devices, one axis more."""
+    steps = range(first, first + config.steps_per_call)
+    stack = jax.tree.map(lambda *xs: np.stack(xs), *map(batches, steps))
+    return jax.tree.map(lambda x: jax.device_put(x, meshes.over_examples(mesh, x)), stack)
 
 
 def pick(name: str, choice: str, options: dict[str, T]) -> T:
@@ -148,7 +177,7 @@ def each(function: Callable) -> Callable:
     return jax.vmap(function)
 
 
-def data_mesh() -> jax.sharding.Mesh:
+def data_mesh() -> Mesh:
     """All devices along one axis, ``data``."""
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
@@ -168,13 +197,6 @@ def _many_steps(train_step, config, state, first, stack, *constants):
     return state, jax.tree.map(lambda m: m[-1], metrics)
 
 
-def _stack(mesh, config, batches, first):
-    """The batches of ``steps_per_call`` steps on the devices, one axis more."""
-    steps = range(first, first + config.steps_per_call)
-    stack = jax.tree.map(lambda *xs: np.stack(xs), *map(batches, steps))
-    return jax.tree.map(lambda x: jax.device_put(x, _over_examples(mesh, x)), stack)
-
-
 def _check_multiples(config: ConfigDict) -> None:
     if config.steps_per_call < 1:
         raise ValueError(f"steps_per_call must be at least 1, got {config.steps_per_call}")
@@ -184,12 +206,6 @@ def _check_multiples(config: ConfigDict) -> None:
                 f"{knob}={config[knob]} is not a positive multiple of "
                 f"steps_per_call={config.steps_per_call}"
             )
-
-
-def _over_examples(mesh: jax.sharding.Mesh, stack: np.ndarray) -> NamedSharding:
-    """Examples (axis 1 of a stack of batches) over ``data`` where they divide, else replicated."""
-    divides = stack.ndim > 1 and stack.shape[1] % mesh.size == 0
-    return NamedSharding(mesh, PartitionSpec(None, "data") if divides else PartitionSpec())
 
 
 def _parse(argv: list[str]) -> list[str]:

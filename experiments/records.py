@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+_LAYOUT = ("mesh_model", "sharding")  # how a run lies on devices, not what it is
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy", "subspace-jax")
 
 
@@ -107,7 +108,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     ours = json.loads(json.dumps(config.to_dict(), default=_plain))
     begun = (workdir / "result.json").exists() or any(workdir.glob("checkpoints/[0-9]*"))
     theirs = read_json(path, ours) if begun else ours
-    changed = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
+    keys = [key for key in ours | theirs if key not in _LAYOUT]
+    changed = [key for key in keys if ours.get(key) != theirs.get(key)]
     if changed:
         changes = [f"{key} = {theirs.get(key)} there, {ours.get(key)} here" for key in changed[:3]]
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jaxlib
@@ -47,11 +48,11 @@ def compiler_options():
 
 
 @pytest.fixture
-def on_eight_devices():
-    """Runs a program in a process of its own, with eight devices."""
+def on_devices():
+    """Runs a program in a process of its own, with so many devices."""
 
-    def run(program):
-        flags = f"--xla_force_host_platform_device_count=8 {os.environ['XLA_FLAGS']}"
+    def run(count, program):
+        flags = f"--xla_force_host_platform_device_count={count} {os.environ['XLA_FLAGS']}"
         done = subprocess.run(
             [sys.executable, "-c", program],
             env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
@@ -61,6 +62,12 @@ def on_eight_devices():
         assert done.returncode == 0, done.stderr
 
     return run
+
+
+@pytest.fixture
+def on_eight_devices(on_devices):
+    """Runs a program in a process of its own, with eight devices."""
+    return partial(on_devices, 8)
 
 
 @pytest.fixture

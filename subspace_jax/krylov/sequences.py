@@ -85,7 +85,8 @@ def solve_sequence(
         bs: right-hand sides with a leading axis of N; a vector (n,), or a pytree of such, is
             shared by all systems.
         order: the permutation in which they are solved, as from `sort_systems`; None: as given.
-        num_chains: chains that run side by side, 1 to N.
+        num_chains: chains that run side by side, 1 to N. Over devices: the whole call under
+            ``shard_map`` (with ``check_vma=False``), a chain a device; nothing travels.
 
     Returns:
         ``(xs, infos)``, N along the leading axis, in the order of ``params``.
