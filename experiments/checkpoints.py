@@ -23,7 +23,11 @@ def restore(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, int]:
     for step in sorted(manager.all_steps(), reverse=True):
         try:
             restored = manager.restore(step, args=ocp.args.StandardRestore(like))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:
+            # Of an array that is cut short Orbax says no more than that: a plain Exception.
+            known = isinstance(error, OSError | ValueError | KeyError | TypeError)
+            if not known and type(error) is not Exception:
+                raise
             folder = Path(manager.directory) / str(step)
             aside = folder.with_name(f"unreadable-{step}-{time.time_ns()}")
             if jax.process_index() == 0:
