@@ -154,10 +154,22 @@ def compiled(
 
 
 def stacked(mesh: Mesh, config: ConfigDict, batches: Callable[[int], Any], first: int) -> Any:
-    """The batches of ``steps_per_call`` steps on the devices, one axis more."""
+    """The batches of ``steps_per_call`` steps on the devices, one axis more.
+
+    Leaves are asked for the parts that this process's devices hold, and for no others.
+    """
     steps = range(first, first + config.steps_per_call)
-    stack = jax.tree.map(lambda *xs: np.stack(xs), *map(batches, steps))
-    return jax.tree.map(lambda x: jax.device_put(x, meshes.over_examples(mesh, x)), stack)
+
+    def stack(*xs):
+        shape = (len(xs), *np.shape(xs[0]))
+
+        def part(index):
+            return np.stack([x[index[1:]] if len(index) > 1 else x for x in xs[index[0]]])
+
+        sharding = meshes.over_examples(mesh, shape)
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return jax.tree.map(stack, *map(batches, steps))
 
 
 def pick(name: str, choice: str, options: dict[str, T]) -> T:

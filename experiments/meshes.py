@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -78,9 +77,9 @@ def shardings(mesh: Mesh, rules: Sequence[tuple[str, tuple]], state: Any) -> Any
     return placed
 
 
-def over_examples(mesh: Mesh, stack: np.ndarray) -> NamedSharding:
+def over_examples(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     """Examples (axis 1 of a stack of batches) over ``data`` where they divide, else replicated."""
-    divides = stack.ndim > 1 and stack.shape[1] % mesh.shape["data"] == 0
+    divides = len(shape) > 1 and shape[1] % mesh.shape["data"] == 0
     return NamedSharding(mesh, PartitionSpec(None, "data") if divides else PartitionSpec())
 
 

@@ -74,3 +74,28 @@ def test_what_does_not_fit_is_named(folder, tmp_path):
     np.save(folder / "x" / "009.npy", np.zeros((2, 3)))
     with pytest.raises(ValueError, match="other kinds"):
         streams.stream(folder, 2, 0)
+
+
+def test_training_asks_for_the_rows_of_its_own_devices(on_devices, folder):
+    on_devices(4, PROGRAM.format(folder=str(folder)))
+
+
+PROGRAM = """
+import jax, numpy as np
+from types import SimpleNamespace
+from experiments import harness, meshes, streams
+asked = []
+class Spy(streams.Field):
+    def __getitem__(self, rows):
+        asked.append(len(rows))
+        return super().__getitem__(rows)
+streams.Field = Spy
+config = SimpleNamespace(mesh_model=1, steps_per_call=2)
+batch = streams.stream({folder!r}, 8, 0)
+found = harness.stacked(meshes.of(config), config, batch, 5)
+assert asked == [2] * 16, asked  # two fields, two steps, four devices
+asked.clear()
+expected = [np.asarray(batch(step)["x"]) for step in (5, 6)]
+np.testing.assert_array_equal(found["x"], expected)
+assert found["x"].sharding.spec == jax.sharding.PartitionSpec(None, "data")
+"""
