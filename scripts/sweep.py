@@ -83,7 +83,9 @@ def carry_out(sweep: list[Run], arguments: argparse.Namespace, slurm: dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --launche=local is a mistake
     )
     parser.add_argument("--config", required=True, help="configs/NAME.py[:OPTIONS]")
     parser.add_argument("--launcher", choices=("local", "slurm"), help="without: print commands")

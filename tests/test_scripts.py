@@ -95,6 +95,7 @@ def test_a_stopped_sweep_starts_nothing_more(tmp_path):
         (["--config=none.py"], "no config file none.py"),
         (["--config=configs/common.py"], "defines no sweep()"),
         (["--config=configs/poisson.py", "--paralel=2"], "unrecognized argument: --paralel=2"),
+        (["--config=configs/poisson.py", "--launche=local"], "argument: --launche=local"),
         (
             ["--config=configs/poisson.py", "--launcher=local", "--slurm_partition=gpu"],
             "unrecognized argument: --slurm_partition=gpu",
