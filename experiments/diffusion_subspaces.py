@@ -68,6 +68,9 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         for dim, f in kinds["mixtures"].items()
     }
     results["edits"] = {name: edits(f["edits"]) for name, f in kinds["directions"].items()}
+    results["inside"] = {
+        name: edits(f["inside"]) for name, f in kinds["directions"].items() if "inside" in f
+    }
     results["summary"] = headline(config, results)
     records.say(table(config, results), sys.stdout)
     picture = partial(draw, config, results)
@@ -75,7 +78,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     photographed = [name for name in config.priors if name != "mixture"]
     if photographed:
         sheet = partial(draw_edits, workdir, photographed)
-        size = (11, 1.5 * len(photographed))
+        size = (11, 3 * len(photographed))
         plots.save(workdir / "diffusion_subspaces-edits.png", sheet, size=size)
     return results | {"seconds": {"compile": 0.0, "train": sum(f["seconds"] for f in found)}}
 
@@ -186,6 +189,9 @@ def headline(config: ConfigDict, results: dict) -> str:
     for name, kinds in results["edits"].items():
         gains = ", ".join(f"{kind} {m['gain'][0]:.3g}" for kind, m in kinds.items())
         parts.append(f"change per unit of edit, {name}: {gains}")
+    for name, kinds in results["inside"].items():
+        gains = ", ".join(f"{kind} {m['gain'][0]:.3g}" for kind, m in kinds.items())
+        parts.append(f"of the innermost features, {name}: {gains}")
     return ". ".join(parts)
 
 
@@ -206,9 +212,10 @@ def table(config: ConfigDict, results: dict) -> str:
     for name, found in results["directions"].items():
         ranks = (f"{np.mean(r):.1f} +- {np.std(r):.1f}" for r in np.transpose(found["rank"]))
         lines.append(f"{name}: rank at {config.levels}: " + ", ".join(ranks))
-        for kind, measures in results["edits"][name].items():
-            told = (f"{key} {m:.3f} +- {s:.3f}" for key, (m, s) in measures.items())
-            lines.append(f"  {kind:16} " + "  ".join(told))
+        for where in ("edits", "inside"):
+            for kind, measures in results[where].get(name, {}).items():
+                told = (f"{key} {m:.3f} +- {s:.3f}" for key, (m, s) in measures.items())
+                lines.append(f"  {where:6} {kind:16} " + "  ".join(told))
     return "\n".join(lines)
 
 
@@ -272,13 +279,17 @@ def draw_gains(config: ConfigDict, found: dict, axis: Any) -> None:
 
 
 def draw_edits(workdir: Path, priors: list[str], figure: Figure) -> None:
-    """A row a prior: the image, and what edits along the two leading directions of a kind make."""
+    """Two rows a prior: the image, and what edits along the two leading directions of a kind make.
+
+    Edits of the noisy image, and below of the innermost features.
+    """
     kinds = image_directions.KINDS
-    axes = figure.subplots(len(priors), 1 + 2 * len(kinds), squeeze=False)
-    for row, name in zip(axes, priors, strict=True):
-        with np.load(workdir / "checkpoints" / f"edits-{name}.npz") as stored:
+    axes = figure.subplots(2 * len(priors), 1 + 2 * len(kinds), squeeze=False)
+    files = [(name, where) for name in priors for where in ("edits", "inside")]
+    for row, (name, where) in zip(axes, files, strict=True):
+        with np.load(workdir / "checkpoints" / f"{where}-{name}.npz") as stored:
             start = stored["start"]
-            shown = {name: start}
+            shown = {name if where == "edits" else "inside": start}
             shown |= {f"{kind}, {i + 1}": stored[kind][i] for kind in kinds for i in range(2)}
         for axis, (title, image) in zip(row, shown.items(), strict=True):
             axis.imshow(image, cmap="gray", vmin=0, vmax=start.max())

@@ -1,8 +1,9 @@
 """The Jacobians of image priors along the noise levels, and edits along their leading directions.
 
 An edit adds a direction to a noisy image at one level and takes the noise off both, edited and not,
-by the same deterministic steps. What it changed is compared for directions of the image's own
-Jacobian, of another image's, principal ones of a set of images, and random ones.
+by the same deterministic steps; or, inside of a network, it adds one to the innermost features in
+every step. What it changed is compared for directions of the image's own Jacobian, of another
+image's, principal ones of a set of images (or of their features), and random ones.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import denoisers, harness, heads, low_rank_mixtures, lungs
+from experiments import bottlenecks, denoisers, harness, heads, low_rank_mixtures, lungs
 from subspace_jax import diffusion, linalg
 from subspace_jax.diffusion import jacobian, low_rank_gaussians
 
@@ -28,17 +29,20 @@ class Prior(NamedTuple):
     denoise: Callable
     images: np.ndarray
     others: np.ndarray
+    block: str = ""
+    """The network's innermost; empty for what is no network."""
 
 
 def of_heads(config: ConfigDict) -> Prior:
-    denoise, _ = denoisers.load(config.head_weights)
-    return Prior(denoisers.of_real(denoise), heads.committed("test"), heads.committed("train"))
+    denoise, about = denoisers.load(config.head_weights)
+    images = (heads.committed(kind) for kind in ("test", "train"))
+    return Prior(denoisers.of_real(denoise), *images, bottlenecks.name(about))
 
 
 def of_lungs(config: ConfigDict) -> Prior:
     denoise, about = denoisers.load(config.lung_weights)
     images = (lungs.shrunk(lungs.committed(kind), about["size"]) for kind in ("test", "train"))
-    return Prior(denoise, *images)
+    return Prior(denoise, *images, bottlenecks.name(about))
 
 
 def of_mixture(config: ConfigDict) -> Prior:
@@ -60,7 +64,7 @@ PRIORS = {"heads": of_heads, "lungs": of_lungs, "mixture": of_mixture}
 def study(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
     """Spectra (images, levels, k), ranks, and measures of edits (images, directions) a kind.
 
-    One image's edits go to a file.
+    Edits are "edits" of images and, of networks, "inside" of features. One image's go to files.
     """
     prior = harness.pick("priors", name, PRIORS)(config)
     rows = np.arange(config.num_images) * len(prior.images) // config.num_images
@@ -76,12 +80,15 @@ def study(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
     ]
     at = config.levels.index(config.edit_level)
     V = jnp.stack([of_image[at][1] for of_image in found])[..., : config.num_directions]
-    edited = edit(config, prior, images, V, workdir / "checkpoints" / f"edits-{name}.npz")
-    return {
+    path = workdir / "checkpoints" / f"edits-{name}.npz"
+    inside = {}
+    if prior.block:
+        inside = {"inside": edit_inside(config, prior, images, path.with_stem(f"inside-{name}"))}
+    return inside | {
         "values": [[np.asarray(level[0]).tolist() for level in row] for row in found],
         "rest": [[float(level[2]) for level in row] for row in found],
         "rank": [[int(level[3]) for level in row] for row in found],
-        "edits": edited,
+        "edits": edit_images(config, prior, images, V, path),
     }
 
 
@@ -102,15 +109,65 @@ def spectrum(
     return found.values, found.V, rest, jacobian.numerical_rank(found.values, rest, config.share)
 
 
-def edit(config: ConfigDict, prior: Prior, images: jax.Array, V: jax.Array, path: Path) -> dict:
-    """{kind: {measure: (images, directions)}} of edits along ``V`` (images, h, w, k) and others."""
-    centred = prior.others - prior.others.mean(0)
-    flat = centred.reshape(len(centred), -1)
+def edit_images(config, prior: Prior, images: jax.Array, V: jax.Array, path: Path) -> dict:
+    """Edits of noisy images along ``V`` (images, h, w, k)."""
+
+    def advance(x, change):
+        return finished(config, prior.denoise, x + change)
+
+    return edit(config, advance, images, V, prior.others, config.edit_size, path)
+
+
+def edit_inside(config: ConfigDict, prior: Prior, images: jax.Array, path: Path) -> dict:
+    """Edits of a network's innermost features, as large as these differ between images."""
+    sigma, key = jnp.float32(config.edit_level), jax.random.key(config.seed + 2)
+    denoise = bottlenecks.moved(prior.denoise, prior.block)
+
+    def noisy(key, x):
+        return x + sigma * jax.random.normal(key, x.shape)
+
+    @jax.jit
+    def seen(key, x):
+        return bottlenecks.features(prior.denoise, prior.block, noisy(key, x), sigma)
+
+    others = np.stack([seen(jax.random.fold_in(key, i), x) for i, x in enumerate(prior.others)])
+    size = float(np.sqrt(np.mean(np.sum((others - others.mean(0)) ** 2, (1, 2, 3, 4)))))
+
+    @jax.jit
+    def leading(key, x):
+        noise_key, key = jax.random.split(key)
+        x, start = noisy(noise_key, x), jnp.zeros(others.shape[1:])
+        return jacobian.singular_triplets(
+            key, lambda h: denoise(x, sigma, h), start, rank=config.num_directions
+        ).V
+
+    V = jnp.stack([leading(jax.random.fold_in(key, i), x) for i, x in enumerate(images)])
+
+    def advance(x, change):
+        return finished(config, lambda x, sigma: denoise(x, sigma, change), x)
+
+    return edit(config, advance, images, V, others, size, path)
+
+
+def edit(
+    config: ConfigDict,
+    advance: Callable,
+    images: jax.Array,
+    V: jax.Array,
+    others: np.ndarray,
+    size: float,
+    path: Path,
+) -> dict:
+    """{kind: {measure: (images, directions)}} of edits along ``V`` (images, ..., k) and others.
+
+    ``advance(noisy, change)`` is the image from a noisy one; ``others`` give principal directions.
+    """
+    flat = (others - others.mean(0)).reshape(len(others), -1)
     principal = np.linalg.svd(flat, full_matrices=False)[2][: config.num_directions]
     key = jax.random.key(config.seed + 1)
     random = linalg.orthonormalize(jax.random.normal(key, (flat.shape[1], config.num_directions)))
     shared = {"PCA": jnp.asarray(principal).T, "random": random}
-    move = jax.jit(partial(moves, config, prior.denoise))
+    move = jax.jit(partial(moves, config, advance, size))
     measures: dict[str, list] = {kind: [] for kind in KINDS}
     sheet = {}
     for i, x in enumerate(images):
@@ -118,7 +175,7 @@ def edit(config: ConfigDict, prior: Prior, images: jax.Array, V: jax.Array, path
         directions |= {kind: Q.reshape(V[i].shape) for kind, Q in shared.items()}
         for kind in KINDS:
             base, changes = move(jax.random.fold_in(key, i), x, directions[kind])
-            measures[kind].append(measured(config, changes))
+            measures[kind].append(measured(size, changes))
             if i == config.num_images // 2:
                 sheet["start"] = np.asarray(base)
                 sheet[kind] = np.asarray(base + changes["forward"])
@@ -130,13 +187,13 @@ def edit(config: ConfigDict, prior: Prior, images: jax.Array, V: jax.Array, path
 
 
 def moves(
-    config: ConfigDict, denoise: Callable, key: jax.Array, x: jax.Array, V: jax.Array
+    config: ConfigDict, advance: Callable, size: float, key: jax.Array, x: jax.Array, V: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The image from a noisy one, and how edits along each of ``V`` (h, w, k) change it."""
+    """The image from a noisy one, and how edits along each of ``V`` (..., k) change it."""
     noisy = x + config.edit_level * jax.random.normal(key, x.shape)
-    V = config.edit_size * jnp.moveaxis(V, -1, 0)
+    V = size * jnp.moveaxis(V, -1, 0)
     steps = [jnp.zeros_like(V[:1]), V, -V, 2 * V, V + jnp.roll(V, 1, 0)]
-    ends = jax.lax.map(partial(finished, config, denoise), noisy + jnp.concatenate(steps))
+    ends = jax.lax.map(partial(advance, noisy), jnp.concatenate(steps))
     changes = jnp.split(ends[1:] - ends[0], 4)
     return ends[0], dict(zip(("forward", "back", "twice", "pairs"), changes, strict=True))
 
@@ -155,8 +212,8 @@ def finished(config: ConfigDict, denoise: Callable, x: jax.Array) -> jax.Array:
     return jax.lax.scan(step, x, (sigmas[:-1], sigmas[1:]))[0]
 
 
-def measured(config: ConfigDict, changes: dict[str, jax.Array]) -> dict[str, list[float]]:
-    """What edits along each direction changed, and how nearly as a linear map would.
+def measured(size: float, changes: dict[str, jax.Array]) -> dict[str, list[float]]:
+    """What edits of this size along each direction changed, and how nearly as a linear map would.
 
     gain: the norm of the change over that of the edit; reversal: the cosine of the change and
     minus that of the opposite edit; doubling, composition: the relative error of predicting twice
@@ -167,7 +224,7 @@ def measured(config: ConfigDict, changes: dict[str, jax.Array]) -> dict[str, lis
     norm = partial(np.linalg.norm, axis=1)
     pairs = forward + np.roll(forward, 1, 0)
     found = {
-        "gain": norm(forward) / config.edit_size,
+        "gain": norm(forward) / size,
         "reversal": -np.sum(forward * back, 1) / (norm(forward) * norm(back)),
         "doubling": norm(flat["twice"] - 2 * forward) / norm(2 * forward),
         "composition": norm(flat["pairs"] - pairs) / norm(pairs),
