@@ -227,7 +227,7 @@ def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
         draw_transition(config, int(dim), found, axis)
         axis.set(title=f"d = {dim}", xlabel="points a cluster / d")
     axes[0].set(ylabel="chordal distance")
-    axes[0].legend(fontsize=7)
+    axes[0].legend(fontsize=7, handlelength=3.6)  # long enough to tell dashes from dash-dots
     axes = bottom.subplots(1, 3)
     for (name, curve), colour in zip(results["networks"].items(), COLOURS, strict=False):
         nums = [f["num"] / config.network.dim for f in curve.values()]
@@ -240,7 +240,9 @@ def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
         draw_spread(axes[1], config.levels, np.transpose(f["rank"]).tolist(), colour, name)
     axes[1].axhline(config.rank, color=plots.GREY, ls=":", lw=1)
     axes[1].set(title=f"rank of {config.share:.0%} of the Jacobian's energy", xscale="log")
-    axes[1].set(xlabel="sigma", ylabel=f"rank (at most {config.rank} seen)", yscale="log")
+    axes[1].set(xlabel="sigma", ylabel=f"rank (at most {config.rank} seen)")
+    axes[1].set_yscale("log", base=2)  # whose ticks are few whole numbers
+    axes[1].yaxis.set_major_formatter("{x:g}")
     axes[1].legend(fontsize=7)
     draw_gains(config, results["edits"], axes[2])
 
