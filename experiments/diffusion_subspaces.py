@@ -10,26 +10,31 @@ middle levels of noise, and its leading singular vectors edit images.
 
 Expected (float32 on a CPU, 6 seeds, noise 0.005 a coordinate, K = 3, n = 64): for d = 2, 4, 8, 16
 the diffusion loss finds all subspaces from a median of 3, 4, 8.5, 17 points a cluster on,
-K-subspaces from 2.5, 4, 8.5, 17; from 2 d points on the median distance is 0.03 or less. Both start
-at spans of neighbouring points, the best of 6 by its own error; from random starts the diffusion
-loss finds all subspaces only for d = 2, so the claim holds for its minimum and not for its descent.
-Networks (d = 4, 2 seeds) have distances of 0.63, 0.30, 0.28, 0.28 (dense) and 0.68, 0.37, 0.31,
-0.30 (U-Net, points as 8 x 8 images) at 4, 15, 60 and 250 d points: they need more points than their
-subspaces have dimensions, and stay short of the mixture.
+K-subspaces from 2.5, 4, 8.5, 17; from 2 d points on the median distance is 0.03 or less. Both
+start at spans of neighbouring points, the best of 6 by its own error; from random starts the
+diffusion loss finds all subspaces only for d = 2, so the claim holds for its minimum and not for
+its descent. Networks (d = 4, 2 seeds) have distances of 0.63, 0.30, 0.28, 0.28 (dense) and 0.68,
+0.37, 0.31, 0.30 (U-Net, points as 8 x 8 images, of fewer steps) at 4, 15, 60 and 250 d points:
+they need more points than their subspaces have dimensions, and stay short of the mixture.
 
 Mean ranks of Jacobians, 4 slices, at sigma 0.1, 0.3, 1, 3, 10: heads above 48 twice, 48, 22, 6;
 lungs above 48 twice, 30, 11, 29; the exact mixture 4, 4, 4.5, 11, 11 (d = 4). So a prior's is far
-below 4096 at middle levels, but nothing like that of the mixture. Change per unit of edit along own
-leading directions, another image's, principal ones of pixels, random ones: heads 1.08, 0.78, 0.64,
-0.10; lungs 1.21, 0.92, 0.64, 0.09. The larger the change the less linear: the cosine of opposite
-edits is 0.74, 0.76, 0.91, 1.00 for heads and 0.39, 0.54, 0.64, 0.99 for lungs.
+below 4096 at middle levels, but nothing like that of the mixture. Change per unit of edit along
+own leading directions, another image's, principal ones of pixels, random ones: heads 1.08, 0.78,
+0.64, 0.10; lungs 1.21, 0.92, 0.64, 0.09. The larger the change the less linear: the cosine of
+opposite edits is 0.74, 0.76, 0.91, 1.00 for heads and 0.39, 0.54, 0.64, 0.99 for lungs. Edits of
+the U-Net's innermost features (h-space), as large as these differ between images: 0.070, 0.058,
+0.047, 0.025 and 0.075, 0.073, 0.062, 0.051. There too the Jacobian's change most, but opposite
+edits do not make opposite changes (cosines 0.08 and -0.05; principal ones 0.33 and -0.25): no
+handle at that size.
 
 Found means that the largest sine of all principal angles is at most a half, here and at all larger
-numbers; distances are chordal, 1 for orthogonal subspaces. The Jacobian's numerical rank holds 90 %
-of its squared singular values. An edit adds a vector of norm 3 to a slice of 64 x 64 pixels at
-sigma = 1; ten Euler steps take the noise off both. Settings of the mixtures (noise, n, levels) and
-of the dense network were chosen on two seeds by the same measures. Left out: weights of the hard
-maximum, as in the paper's theorem, and directions of a U-Net's innermost features (h-space).
+numbers; distances are chordal, 1 for orthogonal subspaces. The Jacobian's numerical rank holds 90
+% of its squared singular values. An edit adds a vector of norm 3 to a slice of 64 x 64 pixels at
+sigma = 1, with other noise than where the directions were found, or one to the features in every
+step; ten Euler steps take the noise off both. Settings of the mixtures (noise, n, levels) and of
+the dense network were chosen on two seeds by the same measures. Left out: weights of the hard
+maximum, as in the paper's theorem.
 """
 
 import sys
