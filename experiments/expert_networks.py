@@ -59,10 +59,10 @@ def by_own_expert(config: ConfigDict, kernels: Kernels, key: jax.Array, stream: 
     router = jnp.zeros((n, 1))
 
     def own(x, y, test_x, test_y, key):
-        keys = jax.random.split(key)
+        keys = jax.random.split(key, 3)
         start = igsp.expand(keys[0], igsp.init(1, n, m, rank=rank), 1)
         fit = partial(trained, config, kernels, num=1, penalty=0.0, x=x, y=y)
-        experts, _ = fit(*fit(start, router, key=keys[0]), key=keys[1])  # as long as iGSP's
+        experts, _ = fit(*fit(start, router, key=keys[1]), key=keys[2])  # as long as iGSP's
         return accuracy(kernels, experts, router, 1, test_x, test_y)
 
     _, x, y, keys = numbered(stream, key)

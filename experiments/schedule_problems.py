@@ -45,10 +45,11 @@ def of_lungs(config: ConfigDict) -> Problem:
 
 def of_clothes(config: ConfigDict) -> Problem:
     """The prior of Fashion-MNIST, against test images, by features of a network for photographs."""
+    images = data.load("fashion_mnist").test_x[: config.num_features]
+    data.load_arrays("efficientnet_lite0")  # or say at once that it is missing
 
     @functools.cache
     def judge(size):
-        images = data.load("fashion_mnist").test_x[: config.num_features]
         real = features(subjects.padded(images, size))
         centre = real.mean(0)
         axes = np.linalg.svd(real - centre, full_matrices=False)[2][: config.num_axes].T

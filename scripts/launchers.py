@@ -5,6 +5,7 @@ came of it stands in its workdir. `SlurmTask` is what a job of SLURM executes: s
 time limit, or when it is told to, the run saves its state and the job is queued again.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -118,6 +119,9 @@ def slurm(runs: list[Run], base: Path, parallel: int, options: dict[str, Any]) -
         base: folder of the sweep; ``slurm.json`` in it knows the jobs.
         parallel: jobs that may run at the same time.
         options: of submitit's executor: ``timeout_min``, ``slurm_partition`` ...
+
+    Raises:
+        ValueError: there is no SLURM here, or it does not answer.
     """
     file = base / "slurm.json"
     jobs = records.read_json(file, {})
@@ -137,22 +141,32 @@ def slurm(runs: list[Run], base: Path, parallel: int, options: dict[str, Any]) -
             jobs[run.workdir.name] = job.job_id
         records.write_json(file, jobs)
 
+    last = ["waiting"] * len(runs)
+
     def states() -> list[str]:
-        found = queue()
-        return [found.get(jobs[run.workdir.name], "ended") for run in runs]
+        # A controller that does not answer for once is no end of the jobs.
+        with contextlib.suppress(ValueError):
+            found = queue()
+            last[:] = [found.get(jobs[run.workdir.name], "ended") for run in runs]
+        return list(last)
 
     return Launched(states, lambda: "the jobs go on; the same command watches them again")
 
 
 def queue() -> dict[str, str]:
-    """{job: "waiting" or "running"} of this user's jobs; without the accounting, which few have."""
-    told = subprocess.run(
-        ["squeue", "--noheader", "--array", "--me", "--format=%i %T"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    rows = (line.split() for line in told.splitlines())
+    """{job: "waiting" or "running"} of this user's jobs; without the accounting, which few have.
+
+    Raises:
+        ValueError: there is no SLURM here, or it does not answer.
+    """
+    command = ["squeue", "--noheader", "--array", "--me", "--format=%i %T"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise ValueError("there is no SLURM here: squeue is not found") from None
+    if told.returncode:
+        raise ValueError(f"SLURM does not answer: {told.stderr.strip()}")
+    rows = (line.split() for line in told.stdout.splitlines())
     ended = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
     return {
         job: "running" if state == "RUNNING" else "waiting"

@@ -111,7 +111,10 @@ def main() -> None:
         for run in sweep:
             print(shlex.join(["python", *run.command[1:]]))
         return
-    carry_out(sweep, arguments, slurm)
+    try:
+        carry_out(sweep, arguments, slurm)
+    except ValueError as error:
+        parser.error(str(error))
     print(sweep_results.report(sweep, arguments.show))
     sys.exit(not all(run.done for run in sweep))
 

@@ -216,6 +216,17 @@ def test_another_config_is_refused_once_there_is_something_to_lose(tmp_path):
         records.claim(tmp_path, config(seed=2))
 
 
+def test_a_workdir_is_held_by_one_run_until_it_ends(tmp_path):
+    with records.held(tmp_path):
+        message = f"in use by another run .process {os.getpid()}"
+        with pytest.raises(BlockingIOError, match=message), records.held(tmp_path):
+            pass
+        with records.held(tmp_path / "other"):
+            pass
+    with records.held(tmp_path):
+        pass
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "result.json"
     records.write_json(path, {"x": np.float32(0.5), "y": np.arange(2)})

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -101,12 +102,14 @@ def test_a_stopped_sweep_starts_nothing_more(tmp_path):
             "unrecognized argument: --slurm_partition=gpu",
         ),
         (["--config=configs/poisson.py", "--parallel=0"], "at least 1, got 0"),
+        (["--config=configs/poisson.py", "--launcher=slurm"], "there is no SLURM here"),
     ],
 )
 def test_sweep_names_what_is_wrong(arguments, message):
     done = subprocess.run(
         [sys.executable, "-m", "scripts.sweep", *arguments],
         cwd=ROOT,
+        env=os.environ | {"PATH": ""},
         capture_output=True,
         text=True,
     )
