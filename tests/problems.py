@@ -10,7 +10,7 @@ import pytest
 
 from subspace_jax import krylov
 
-DEFINITE = ("cg", "block_cg", "flexible_cg", "recycled_cg")
+DEFINITE = ("cg", "block_cg", "flexible_cg", "recycled_cg", "single_reduction_cg")
 GENERAL = ("gmres", "fgmres", "bicgstab", "gcrodr")
 RECYCLING = ("gcrodr", "recycled_cg")
 LEAST_SQUARES = ("lsmr", "cgls")

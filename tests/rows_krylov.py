@@ -112,6 +112,7 @@ SOLVER_ROWS = {
     "krylov.sort_systems": Row(in_order, arrays((6, 2)), FIELD),
     "krylov.bicgstab": definite(krylov.bicgstab),
     "krylov.flexible_cg": definite(krylov.flexible_cg, direction=lambda r: r),
+    "krylov.single_reduction_cg": definite(krylov.single_reduction_cg),
     "krylov.block_cg": Row(block, arrays((6, 6), (6, 2)), TWO),
     "krylov.lsmr": least_squares(krylov.lsmr),
     "krylov.cgls": least_squares(krylov.cgls),

@@ -8,6 +8,7 @@ import pytest
 
 from subspace_jax import krylov
 from subspace_jax.krylov import Status
+from subspace_jax.linalg import operators
 from tests.problems import ALL, GENERAL, SQUARE, call, each, matrix, problem, status
 
 
@@ -173,7 +174,8 @@ b = jnp.sin(jnp.arange(n, dtype=jnp.float32))
 def inner(x, y):
     return jax.lax.psum(jnp.vdot(x, y), "x")
 
-for name, size in (("cg", 1.0), ("minres", 1.0), ("gmres", 1.0), ("bicgstab", 1.0), ("cg", 1e-30)):
+for name, size in (("cg", 1.0), ("minres", 1.0), ("gmres", 1.0), ("bicgstab", 1.0), ("cg", 1e-30),
+                   ("single_reduction_cg", 1.0), ("single_reduction_cg", 1e-30)):
     @partial(jax.shard_map, mesh=mesh, in_specs=(P("x"), P("x")), out_specs=(P("x"), P(), P()),
              check_vma=False)
     def solve(diagonal, b):
@@ -196,6 +198,58 @@ def test_a_psum_in_the_inner_product_solves_over_eight_devices(
     on_eight_devices,
 ):
     on_eight_devices(SHARDED)
+
+
+SUMS = """
+import jax, jax.numpy as jnp, re
+from functools import partial
+from jax.sharding import PartitionSpec as P
+from experiments import meshes
+from subspace_jax import krylov
+
+mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+diagonal = jnp.linspace(1.0, 30.0, 64)
+b = jnp.sin(jnp.arange(64.0))
+
+def inner(x, y):
+    return jax.lax.psum(jnp.vdot(x, y), "x")
+
+def sums_in_a_step(name, preconditioned):
+    @partial(jax.shard_map, mesh=mesh, in_specs=P("x"), out_specs=P("x"), check_vma=False)
+    def solve(diagonal, b):
+        M = (lambda r: r / (1 + diagonal)) if preconditioned else None
+        solver = partial(getattr(krylov, name), preconditioner=M, inner_product=inner)
+        return solver(lambda v: diagonal * v, b, rtol=None, maxiter=30).value
+
+    program = jax.jit(solve).lower(diagonal, b).compile().as_text()
+    body, = re.findall(r"body=(%?[\\w.-]+)", program)
+    text = program[program.index(f"\\n{body} ("):]
+    return meshes.collectives(text[: text.index("\\n}")])
+
+assert sums_in_a_step("cg", False) == {"all-reduce": (2, 2 * 4)}
+assert sums_in_a_step("cg", True) == {"all-reduce": (2, 3 * 4)}
+assert sums_in_a_step("single_reduction_cg", False) == {"all-reduce": (1, 2 * 4)}
+assert sums_in_a_step("single_reduction_cg", True) == {"all-reduce": (1, 3 * 4)}
+"""
+
+
+def test_all_inner_products_of_a_step_are_one_sum_over_devices_where_cg_takes_two(
+    on_eight_devices,
+):
+    on_eight_devices(SUMS)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("rtol", [1e-4, 1e-12])
+def test_a_single_reduction_costs_no_steps_and_one_product_in_all(rtol):
+    b = jnp.asarray(np.random.default_rng(0).normal(size=(32, 32)))
+    usual, once = (
+        solver(operators.laplacian, b, rtol=rtol).info
+        for solver in (krylov.cg, krylov.single_reduction_cg)
+    )
+    assert abs(int(once.num_steps) - int(usual.num_steps)) <= 1
+    beside_steps = [int(info.num_matvecs - info.num_steps) for info in (usual, once)]
+    assert beside_steps[1] == beside_steps[0] + 1
 
 
 def test_arrays_over_devices_need_nothing_special():

@@ -2,12 +2,12 @@
 
 The method is a claim about A: `cg` (Hermitian positive definite), `minres` (Hermitian), `gmres`,
 `fgmres` and `bicgstab` (general), `lsmr` and `cgls` (rectangular), `block_cg` (several right-hand
-sides), `flexible_cg` (directions from anywhere), `refine` (float64 around float32). `gcrodr`
-(general) and `recycled_cg` (Hermitian positive definite) hand a space on to the next system of a
-sequence; `solve_sequence` runs one, `sort_systems` finds its order. A is a
-callable on any pytree or anything with ``@``; `subspace_jax.linalg.operators` builds some. All
-return ``Solution(value, info)``, stop on the true residual, work under jit, vmap and sharding, and
-have implicit derivatives.
+sides), `flexible_cg` (directions from anywhere), `single_reduction_cg` (one sum a step over many
+devices), `refine` (float64 around float32). `gcrodr` (general) and `recycled_cg` (Hermitian
+positive definite) hand a space on to the next system of a sequence; `solve_sequence` runs one,
+`sort_systems` finds its order. A is a callable on any pytree or anything with ``@``;
+`subspace_jax.linalg.operators` builds some. All return ``Solution(value, info)``, stop on the true
+residual, work under jit, vmap and sharding, and have implicit derivatives.
 
 Spectra: `eigsh`, `lobpcg` and `subspace_iteration` (Hermitian), `svds` (rectangular), as solvers
 with implicit derivatives; `lanczos`, `arnoldi` and `golub_kahan` factorize; `funm_hermitian` and
@@ -35,6 +35,7 @@ from subspace_jax.krylov._lobpcg import lobpcg, subspace_iteration
 from subspace_jax.krylov._lsmr import lsmr
 from subspace_jax.krylov._minres import minres
 from subspace_jax.krylov._refine import refine
+from subspace_jax.krylov._single_reduction import single_reduction_cg
 from subspace_jax.krylov._solution import Info, Solution, Status, raise_if_failed
 from subspace_jax.krylov._svds import SingularTriplets, svds
 from subspace_jax.krylov._trace import Density, Estimate, logdet, spectral_density, trace_funm
@@ -76,6 +77,7 @@ __all__ = [
     "raise_if_failed",
     "recycled_cg",
     "refine",
+    "single_reduction_cg",
     "solve_sequence",
     "sort_systems",
     "spectral_density",
