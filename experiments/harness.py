@@ -33,6 +33,7 @@ from experiments import checkpoints, meshes, records
 
 T = TypeVar("T")
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+_PROCESSES = ("coordinator", "num_processes", "process_id")
 
 
 def main(run: Callable[[ConfigDict, Path], dict]) -> None:
@@ -48,7 +49,11 @@ def main(run: Callable[[ConfigDict, Path], dict]) -> None:
     flags.DEFINE_string("workdir", f"runs/{name}", "Folder of checkpoints, metrics and results.")
     flags.DEFINE_integer("seed", None, "Short for --config.seed.")
     flags.DEFINE_bool("tensorboard", False, "Also write TensorBoard events to the workdir.")
-    for flag in ("config", "workdir", "seed", "tensorboard"):  # what --help shows
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where processes find it.")
+    flags.DEFINE_integer("num_processes", None, "Processes that are one run, with --coordinator.")
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+    shown = ("config", "workdir", "seed", "tensorboard", *_PROCESSES)  # by --help
+    for flag in shown:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
     if not any(re.match(r"--?config(=|$)", argument) for argument in sys.argv[1:]):
         sys.argv.insert(1, f"--config={_CONFIGS / name}.py")
@@ -288,11 +293,20 @@ def _launch(run: Callable[[ConfigDict, Path], dict], name: str) -> None:
 
 
 def _join_processes() -> None:
-    """Become one of several processes, if the environment says so: JAX's variables, or SLURM's."""
-    if "JAX_NUM_PROCESSES" in os.environ:
+    """Become one of several processes, if flags or environment say so: JAX's, SLURM's, a TPU's."""
+    given = {name: flags.FLAGS[name].value for name in _PROCESSES}
+    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    if any(value is not None for value in given.values()):
+        missing = [f"--{name}" for name, value in given.items() if value is None]
+        if missing:
+            _fail(f"several processes need {' and '.join(missing)} too")
+        if not 0 <= given["process_id"] < given["num_processes"]:
+            _fail(f"--process_id={given['process_id']} is not in 0 to {given['num_processes'] - 1}")
+        jax.distributed.initialize(*given.values())
+    elif "JAX_NUM_PROCESSES" in os.environ:
         count, index = (int(os.environ[f"JAX_{name}"]) for name in ("NUM_PROCESSES", "PROCESS_ID"))
         jax.distributed.initialize(num_processes=count, process_id=index)
-    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 or len(hosts) > 1:
         jax.distributed.initialize()
 
 

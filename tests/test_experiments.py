@@ -97,6 +97,7 @@ MISTAKES = {
     "--config.data=imagenet": "unknown data set 'imagenet': choose from digits",
     "--config.dims=(10,9999)": "max_dim must lie in 1..D = 2410, got 9999",
     "--config.data=mnist": "fill it once with 'python -m experiments.data mnist'",
+    "--process_id=1": "several processes need --coordinator and --num_processes too",
     "--workdir=/dev/null/x": "Not a directory: '/dev/null/x'",
     "--config.projection=dense": "projection must be one of hashed, fastfood",
     "--config.learning_rate=1e30": "metric loss[0, 0] is nan at step 20",
@@ -182,19 +183,28 @@ def test_eight_devices_give_the_result_of_one(tmp_path):
         )
 
 
-def two_processes(workdir, *arguments):
-    port = random.randint(20_000, 60_000)
-    flags = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+def by_environment(address, index):
+    known = {"COORDINATOR_ADDRESS": address, "NUM_PROCESSES": "2", "PROCESS_ID": str(index)}
+    return (), {f"JAX_{name}": value for name, value in known.items()}
+
+
+def by_flags(address, index):
+    return (f"--coordinator={address}", "--num_processes=2", f"--process_id={index}"), {}
+
+
+def two_processes(told, workdir, *arguments):
+    """Told of each other by flags or by the environment."""
+    address = f"127.0.0.1:{random.randint(20_000, 60_000)}"
     return [
         subprocess.Popen(
-            command("intrinsic_dimension", f"--workdir={workdir}", *arguments),
+            command("intrinsic_dimension", f"--workdir={workdir}", *arguments, *flags),
             cwd=ROOT,
-            env=os.environ | flags | {"JAX_PROCESS_ID": str(i), "JAX_PLATFORMS": "cpu"},
+            env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for i in range(2)
+        for flags, environment in (told(address, index) for index in range(2))
     ]
 
 
@@ -210,7 +220,7 @@ def finish(processes):
 @pytest.mark.slow
 def test_two_processes_give_the_result_of_one_and_stop_together(tmp_path):
     arguments = ("--config.num_steps=400", "--config.log_every=10")
-    processes = two_processes(tmp_path / "2", *arguments)
+    processes = two_processes(by_flags, tmp_path / "2", *arguments)
     log = tmp_path / "2" / "metrics.jsonl"
     deadline = time.monotonic() + 100
     while not (log.exists() and log.read_text()):
@@ -220,7 +230,7 @@ def test_two_processes_give_the_result_of_one_and_stop_together(tmp_path):
     finish(processes)
     assert not (tmp_path / "2" / "result.json").exists()
     assert list((tmp_path / "2" / "checkpoints").glob("[0-9]*"))
-    finish(two_processes(tmp_path / "2", *arguments))
+    finish(two_processes(by_environment, tmp_path / "2", *arguments))
     assert run("intrinsic_dimension", f"--workdir={tmp_path / '1'}", *arguments).returncode == 0
     many, one = (result(tmp_path / name) for name in ("2", "1"))
     assert many["device_count"] == 2

@@ -1,6 +1,11 @@
 """Training over a mesh of two axes: where the state lies, what travels, what it resumes on."""
 
 import json
+import os
+import random
+import subprocess
+import sys
+import time
 
 import jax
 import pytest
@@ -148,3 +153,64 @@ def test_a_run_begun_on_eight_devices_goes_on_with_four_and_with_one(on_devices,
         on_devices(devices, program)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [10, 20, 30, 40]
+
+
+TOGETHER = """
+import jax, sys
+from pathlib import Path
+from jax.experimental import multihost_utils
+from experiments import harness
+from scripts.bench._on_devices import IN, RULES, train_step
+from tests.sharded_network import *
+
+port, index, folder, num_steps = sys.argv[1:]
+jax.config.update("jax_enable_x64", True)
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(index))
+knobs = config(4, RULES, num_steps=int(num_steps))
+state, _ = harness.train(Path(folder), knobs, initial_state(), train_step, batches)
+assert jax.device_count() == 4
+kernel = state["params"]["in"]["kernel"]
+assert kernel.addressable_shards[0].data.shape == (IN, HIDDEN // 4)
+assert_as_by_hand(multihost_utils.process_allgather(state, tiled=True), int(num_steps))
+"""
+
+
+def two_processes(folder, num_steps):
+    port, flags = str(random.randint(20_000, 60_000)), os.environ["XLA_FLAGS"]
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {flags}"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, port, index, str(folder), str(num_steps)],
+            env=os.environ | flags | {"JAX_PLATFORMS": "cpu"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in "01"
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_a_state_are_killed_and_go_on_to_the_result_of_one(
+    on_devices, tmp_path
+):
+    log, checkpoints = tmp_path / "metrics.jsonl", tmp_path / "checkpoints"
+    killed = two_processes(tmp_path, 100_000)
+    deadline = time.monotonic() + 100
+    while not (log.exists() and len(log.read_text().splitlines()) > 3):
+        assert time.monotonic() < deadline, "nothing was logged"
+        time.sleep(0.05)
+    for process in killed:
+        process.kill()
+        process.communicate()
+    saved = max(int(folder.name) for folder in checkpoints.iterdir() if folder.name.isdigit())
+    processes = two_processes(tmp_path, saved + 20)
+    errors = [process.communicate(timeout=100)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert f"resumed from step {saved}" in errors[0]
+    assert "step" not in errors[1]  # one of them speaks
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(10, saved + 21, 10))
+    on_devices(  # and on one device by one process
+        1,
+        RESUMED.format(folder=str(tmp_path), devices=1, model=1, rules=(), num_steps=saved + 30),
+    )
