@@ -12,7 +12,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from experiments import meshes
 from subspace_jax import optim
 from subspace_jax.manifolds import GrassmannHead, grassmann
+from subspace_jax.optim import _chunks
 
+_chunks._WHOLE_BYTES = 0  # as if there were very many classes
 jax.config.update("jax_enable_x64", True)
 classes, n, k, batch = 16, 12, 3, 8
 S = GrassmannHead.init(jax.random.key(0), classes, n, k)

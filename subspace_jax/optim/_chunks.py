@@ -20,9 +20,12 @@ def in_chunks(function: Callable[..., Any], *operands: Any) -> Any:
 
     The function treats the entries of the leading axes of its first operand, (..., n, k), one by
     one; all its other operands and results have these axes too. Operands that are no arrays, or
-    small ones, are left whole.
+    small ones, are left whole, as all are where there are several devices: what lies over them
+    would have to be gathered for the loop.
     """
     first, *_ = operands
+    if jax.device_count() > 1:
+        return function(*operands)
     if not hasattr(first, "ndim") or first.ndim < 3 or first.size * _width(first) <= _WHOLE_BYTES:
         return function(*operands)
     return jax.lax.platform_dependent(
