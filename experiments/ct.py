@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import lungs, reconstructions
+from experiments import lungs, meshes, reconstructions
 from subspace_jax import diffusion
 from subspace_jax.diffusion import operators
 
@@ -180,12 +180,19 @@ METHODS = {
 }
 
 
+def volume(op: operators.LinearOperator, num_slices: int) -> operators.LinearOperator:
+    """The operator of a slice on a volume, on every device for its own slices."""
+    return operators.stack3d(op, num_slices, batch=lambda f: meshes.in_parts(jax.vmap(f)))
+
+
 def across_slices(key, denoise, op, y, sigma_y, sigmas, settings):
     """A volume by DDS with total variation across its slices.
 
-    The network sees one slice after the other; the last slice counts as the first's neighbour.
+    The network sees one slice after the other, on every device its own ones; the last slice counts
+    as the first's neighbour.
     """
 
+    @meshes.in_parts
     def one_by_one(x, sigma):
         return jax.lax.map(lambda slice: denoise(slice, sigma), x)
 

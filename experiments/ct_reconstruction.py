@@ -37,7 +37,6 @@ from ml_collections import ConfigDict
 
 from experiments import comparison, ct, denoisers, harness, heads, lungs, plots, records
 from subspace_jax import diffusion
-from subspace_jax.diffusion import operators
 
 
 def run(config: ConfigDict, workdir: Path) -> dict:
@@ -202,7 +201,7 @@ def build_across(config: ConfigDict, denoise: Any, scans: ct.Scans, name: str) -
 
     @jax.jit
     def call(key, setup, y, settings):
-        op = operators.stack3d(scans.operator(*setup), len(y))
+        op = ct.volume(scans.operator(*setup), len(y))
         method = ct.ACROSS[name]
         return method.reconstruct(key, denoise, op, y, scans.sigma_y, sigmas, settings)
 

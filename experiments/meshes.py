@@ -8,7 +8,7 @@ moments have paths that end in their parameter's, so ``kernel$`` moves both.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -81,6 +81,27 @@ def over_examples(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     """Examples (axis 1 of a stack of batches) over ``data`` where they divide, else replicated."""
     divides = len(shape) > 1 and shape[1] % mesh.shape["data"] == 0
     return NamedSharding(mesh, PartitionSpec(None, "data") if divides else PartitionSpec())
+
+
+def in_parts(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function(x, *rest)``, its entries along the first axis shared by all devices.
+
+    The function treats the entries of ``x`` one by one. Where the devices do not divide their
+    number, every device treats all of them.
+    """
+
+    def call(x, *rest):
+        num_devices = jax.device_count()
+        if num_devices == 1 or len(x) % num_devices:
+            return function(x, *rest)
+        rows, whole = PartitionSpec("data"), PartitionSpec()
+        mesh = jax.make_mesh((num_devices,), ("data",), axis_types=(AxisType.Auto,))
+        specs = (rows, *(whole for _ in rest))
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)(
+            x, *rest
+        )
+
+    return call
 
 
 def collectives(program: str) -> dict[str, Traffic]:

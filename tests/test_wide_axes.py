@@ -1,7 +1,7 @@
 """What is wide lies over eight devices: the result is that of one, and little travels.
 
-Tests of the diffusion sampler's slices, of low-rank states and of an inner product that sums over
-devices stand with those methods.
+Tests of the diffusion sampler's measurements, of low-rank states and of an inner product that sums
+over devices stand with those methods.
 """
 
 import pytest
@@ -135,3 +135,44 @@ assert len(set(infos.num_steps.tolist())) > 1
 @pytest.mark.slow
 def test_chains_over_devices_send_nothing_and_each_system_stops_on_its_own(on_eight_devices):
     on_eight_devices(CHAINS)
+
+
+SLICES = """
+import chex, jax, jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from experiments import ct, meshes
+from subspace_jax import diffusion
+
+jax.config.update("jax_enable_x64", True)
+size, num = 16, 24
+angles = jnp.linspace(0, jnp.pi, 8, endpoint=False)
+y = jax.random.normal(jax.random.key(0), (num, 8, ct.num_detectors(size)))
+sigmas = diffusion.karras_sigmas(4, sigma_min=0.01, sigma_max=5.0)
+settings = {"eta": 1.0, "rho": 0.01, "lam": 1e-3}
+
+def denoise(x, sigma):
+    assert x.shape == (size, size)
+    return x / (1 + 16 * sigma**2)
+
+def reconstruct(y):
+    op = ct.volume(ct.projection(angles, size), num)
+    return ct.across_slices(jax.random.key(1), denoise, op, y, 0.2, sigmas, settings)
+
+rows = NamedSharding(jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,)), P("data"))
+program = jax.jit(reconstruct).lower(jax.device_put(y, rows)).compile()
+x = program(jax.device_put(y, rows))
+assert x.sharding.is_equivalent_to(rows, 3)
+# Slices of neighbours, for a difference and its adjoint, in conjugate gradients and twice around
+# them; inner products, and the scale of a right-hand side. No Fourier transform is gathered.
+assert meshes.collectives(program.as_text()) == {
+    "collective-permute": (6, 6 * 8 * size**2), "all-reduce": (4, 8 * 5)
+}
+meshes.in_parts = lambda function: function
+alone = jax.jit(reconstruct)(y)
+chex.assert_trees_all_close(jax.device_put(x, y.sharding), alone, atol=1e-12)
+"""
+
+
+@pytest.mark.slow
+def test_slices_over_devices_send_their_neighbours_a_slice_and_sums(on_eight_devices):
+    on_eight_devices(SLICES)

@@ -94,8 +94,17 @@ def checked(
     )
 
 
-def stack3d(op: LinearOperator, num_slices: int) -> LinearOperator:
+def stack3d(
+    op: LinearOperator, num_slices: int, *, batch: Callable[[Callable], Callable] = jax.vmap
+) -> LinearOperator:
     """The same operator on every slice of a volume: slices lead in image and measurement.
+
+    Args:
+        op: of one slice.
+        num_slices: of the volume.
+        batch: makes of a function of one slice that of all. Slices that lie over devices want a
+            ``shard_map`` around the ``vmap``: XLA's partitioner gathers them for Fourier
+            transforms.
 
     Raises:
         ValueError: ``num_slices`` below one.
@@ -103,9 +112,9 @@ def stack3d(op: LinearOperator, num_slices: int) -> LinearOperator:
     if num_slices < 1:
         raise ValueError(f"num_slices must be at least 1, got {num_slices}")
     return checked(
-        jax.vmap(op.apply),
-        jax.vmap(op.adjoint),
-        jax.vmap(op.gram),
+        batch(op.apply),
+        batch(op.adjoint),
+        batch(op.gram),
         (num_slices, *op.in_shape),
         (num_slices, *op.out_shape),
     )
