@@ -122,6 +122,22 @@ def test_the_readme_holds_the_committed_results():
     assert done.returncode == 0
 
 
+@pytest.mark.slow
+def test_what_a_plan_computes_by_hand_is_what_its_program_holds_computes_and_sends():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=32", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.bench._plan", "ct", "32"],
+        cwd=ROOT,
+        env=os.environ | flags,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for key, near in (("state", 1e-3), ("flops", 0.1), ("sent", 1e-3)):
+        assert found["compiled"][key] == pytest.approx(found["by_hand"][key], rel=near), key
+
+
 @pytest.mark.parametrize("arguments", [[], ["nonsense"]])
 def test_run_sh_lists_the_experiments(arguments):
     done = subprocess.run(
