@@ -124,9 +124,9 @@ def test_the_readme_holds_the_committed_results():
 
 @pytest.mark.slow
 def test_what_a_plan_computes_by_hand_is_what_its_program_holds_computes_and_sends():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=32", "JAX_PLATFORMS": "cpu"}
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=256", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.bench._plan", "ct", "32"],
+        [sys.executable, "-m", "scripts.bench._plan", "ct", "256"],
         cwd=ROOT,
         env=os.environ | flags,
         capture_output=True,
@@ -134,7 +134,7 @@ def test_what_a_plan_computes_by_hand_is_what_its_program_holds_computes_and_sen
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    for key, near in (("state", 1e-3), ("flops", 0.1), ("sent", 1e-3)):
+    for key, near in (("state", 1e-3), ("flops", 0.05), ("sent", 1e-3)):
         assert found["compiled"][key] == pytest.approx(found["by_hand"][key], rel=near), key
 
 
