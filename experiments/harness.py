@@ -26,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import app, flags, logging
 from flax import traverse_util
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from experiments import checkpoints, meshes, records
@@ -192,11 +192,6 @@ def each(function: Callable) -> Callable:
     if jax.default_backend() == "cpu":
         return lambda *xs: jax.lax.map(lambda x: function(*x), xs)
     return jax.vmap(function)
-
-
-def data_mesh() -> Mesh:
-    """All devices along one axis, ``data``."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
 def _many_steps(train_step, config, state, first, stack, *constants):

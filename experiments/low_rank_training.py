@@ -38,7 +38,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import harness, plots, records, text, transformer
+from experiments import harness, meshes, plots, records, text, transformer
 from subspace_jax import optim
 
 
@@ -172,7 +172,7 @@ def mean_over(config: ConfigDict, evaluate: Callable, held_out: np.ndarray, para
 
 def make_step(config: ConfigDict, method: str, rank: int, num_steps: int) -> tuple:
     """``init(key)`` and ``step(state, i, rate, key, text)``; batches lie over all devices."""
-    over_devices = NamedSharding(harness.data_mesh(), PartitionSpec("data"))
+    over_devices = NamedSharding(meshes.data_mesh(), PartitionSpec("data"))
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, 1.0, round(config.warmup * num_steps), num_steps, 0.1
     )

@@ -46,6 +46,11 @@ def of(config: ConfigDict) -> Mesh:
     return jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
+def data_mesh() -> Mesh:
+    """All devices along one axis, ``data``."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -91,15 +96,12 @@ def in_parts(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def call(x, *rest):
-        num_devices = jax.device_count()
-        if num_devices == 1 or len(x) % num_devices:
+        mesh, rows = data_mesh(), PartitionSpec("data")
+        if mesh.size == 1 or len(x) % mesh.size:
             return function(x, *rest)
-        rows, whole = PartitionSpec("data"), PartitionSpec()
-        mesh = jax.make_mesh((num_devices,), ("data",), axis_types=(AxisType.Auto,))
-        specs = (rows, *(whole for _ in rest))
-        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)(
-            x, *rest
-        )
+        specs = (rows, *(PartitionSpec() for _ in rest))
+        over = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
+        return over(x, *rest)
 
     return call
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from configs import imagenet as imagenet_configs
@@ -133,7 +133,7 @@ def tomography(num_devices: int, size: int = 512) -> Target:
     """A 3-D CT reconstruction of 512^3 by DDS with TV across slices, slices over all devices."""
     channels, num_blocks, num_views, num_levels = (96, 192, 256, 256), 2, 180, 50
     model = denoisers.UNet(channels, num_blocks)
-    mesh = jax.make_mesh((num_devices,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = meshes.data_mesh()
     sigmas = diffusion.karras_sigmas(num_levels, sigma_min=0.01, sigma_max=5.0)
     settings = {"eta": 0.85, "rho": 0.01, "lam": 1e-4}
 
