@@ -252,6 +252,14 @@ def test_a_single_reduction_costs_no_steps_and_one_product_in_all(rtol):
     assert beside_steps[1] == beside_steps[0] + 1
 
 
+@pytest.mark.parametrize("seed", [0, 2, 10, 11])
+def test_rounding_is_not_taken_for_negative_curvature(seed):
+    """Seeds for which the recurrence of the curvature turns negative."""
+    p = problem("cg", n=20, dtype="float32", condition=1e6, seed=seed)
+    solution = krylov.single_reduction_cg(p.A, p.b, rtol=1e-12, maxiter=2000)
+    assert status(solution) == Status.ATTAINABLE_ACCURACY
+
+
 def test_arrays_over_devices_need_nothing_special():
     p = problem("cg", n=32, dtype="float32", condition=10)
     auto = (jax.sharding.AxisType.Auto,)

@@ -33,10 +33,10 @@ def single_reduction_cg(
     """The solution of A x = b as `cg` finds it, with one sum over devices in a step for its two.
 
     The inner products of a step do not wait for each other, so that XLA sums them in one
-    all-reduce. The price is one vector more, A p by recurrence, three passes over vectors a step,
+    all-reduce. The price is one vector more, A p by recurrence, more passes over vectors in a step,
     and one product more in all: on a single device `cg` is faster. The curvature comes by a
-    recurrence too; where rounding may have decided its sign the method starts afresh. Arguments,
-    derivatives and errors as in `cg`.
+    recurrence too, with a bound of its rounding: where that may have decided the sign the method
+    starts afresh. Arguments, derivatives and errors as in `cg`.
 
     Reference: Chronopoulos & Gear (1989); the recurrence of the curvature from their eq. 4.2.
     """
@@ -61,6 +61,8 @@ class _State(NamedTuple):
     """<r, z> of the step that made p; zero before the first."""
     curvature: Any
     """<p, A p> of the next direction p."""
+    doubt: Any
+    """How far rounding may have taken it."""
     error: Any
     status: Any
 
@@ -70,12 +72,16 @@ def _method(system: System) -> Method:
         """What the next step needs of r, every inner product independent of the others."""
         z = r if system.precondition is None else system.precondition(r)
         w = system.apply(z)
-        rz, wz = system.inner(r, z).real, system.inner(w, z).real
-        error = sqrt(rz) if system.precondition is None else system.norm(r)
-        return None if system.precondition is None else z, w, rz, wz, error
+        rz, wz, ww = (system.inner(*pair).real for pair in ((r, z), (w, z), (w, w)))
+        rr, zz = (rz, rz) if system.precondition is None else (
+            system.inner(r, r).real, system.inner(z, z).real
+        )  # fmt: skip
+        unit = 4 * jnp.finfo(rz.dtype).eps
+        doubt = unit * sqrt(ww) * sqrt(zz)
+        return None if system.precondition is None else z, w, rz, wz, doubt, sqrt(rr)
 
-    def status(rz, curvature, margin, error):
-        broken = jnp.where(curvature < -margin, int(Status.INDEFINITE), RESTART)
+    def status(rz, curvature, doubt, error):
+        broken = jnp.where(curvature < -doubt, int(Status.INDEFINITE), RESTART)
         found = jnp.where(curvature > 0, RUNNING, broken)
         found = jnp.where(rz > 0, found, int(Status.PRECONDITIONER_BREAKDOWN))
         found = jnp.where(error > 0, found, RUNNING)
@@ -84,12 +90,13 @@ def _method(system: System) -> Method:
 
     def begin(x, r, norm):
         del norm
-        z, w, rz, curvature, error = products(r)
+        z, w, rz, curvature, doubt, error = products(r)
         zeros = jax.tree.map(jnp.zeros_like, r)
         # Of a direction of no curvature at all there is no second opinion.
         sign = jnp.where(curvature == 0, -jnp.ones_like(curvature), curvature)
         found = status(rz, sign, jnp.zeros_like(rz), error)
-        return _State(x, r, z, w, zeros, zeros, rz, jnp.zeros_like(rz), curvature, error, found)
+        never = jnp.zeros_like(rz)
+        return _State(x, r, z, w, zeros, zeros, rz, never, curvature, doubt, error, found)
 
     def step(state, on):
         beta = jnp.where(state.before > 0, state.rz, 0)
@@ -101,11 +108,11 @@ def _method(system: System) -> Method:
         alpha = jnp.where(moves, state.rz, 0) / jnp.where(moves, state.curvature, 1)
         x = hold(on, tree.axpy(alpha, p, state.x), state.x)
         r = hold(on, tree.axpy(-alpha, s, state.r), state.r)
-        z, w, rz, wz, error = products(r)
+        z, w, rz, wz, own, error = products(r)
         ratio = jnp.where(state.rz > 0, rz, 0) / jnp.where(state.rz > 0, state.rz, 1)
-        lost = ratio**2 * state.curvature
-        margin = float(jnp.finfo(lost.dtype).eps) ** 0.5 * lost
-        found = status(rz, wz - lost, margin, error)
-        return _State(x, r, z, w, p, s, rz, state.rz, wz - lost, error, found)
+        curvature = wz - ratio**2 * state.curvature
+        doubt = own + ratio**2 * state.doubt
+        found = status(rz, curvature, doubt, error)
+        return _State(x, r, z, w, p, s, rz, state.rz, curvature, doubt, error, found)
 
     return Method(begin, step, begin_matvecs=1)
