@@ -1,5 +1,7 @@
 """Solvers under vmap, in chunks, with rare tests, and over devices."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -252,12 +254,17 @@ def test_a_single_reduction_costs_no_steps_and_one_product_in_all(rtol):
     assert beside_steps[1] == beside_steps[0] + 1
 
 
-@pytest.mark.parametrize("seed", [0, 2, 10, 11])
-def test_rounding_is_not_taken_for_negative_curvature(seed):
-    """Seeds for which the recurrence of the curvature turns negative."""
-    p = problem("cg", n=20, dtype="float32", condition=1e6, seed=seed)
-    solution = krylov.single_reduction_cg(p.A, p.b, rtol=1e-12, maxiter=2000)
-    assert status(solution) == Status.ATTAINABLE_ACCURACY
+def test_rounding_is_not_taken_for_negative_curvature(compiler_options):
+    """Of some of these the recurrence of the curvature turns negative."""
+
+    @partial(jax.jit, compiler_options=compiler_options)
+    def solve(A, b):
+        return krylov.single_reduction_cg(A, b, rtol=1e-12, maxiter=2000)
+
+    problems = (problem("cg", 20, "float32", 1e6, seed) for seed in range(12))
+    found = [status(solve(p.A, p.b)) for p in problems]
+    assert Status.INDEFINITE not in found
+    assert found.count(Status.ATTAINABLE_ACCURACY) >= 10
 
 
 def test_arrays_over_devices_need_nothing_special():
