@@ -54,6 +54,8 @@ class Fault(NamedTuple):
 
 CACHE = tempfile.TemporaryDirectory()
 """Of compiled programs."""
+PATIENCE = 600
+"""Seconds."""
 SETTINGS = {
     "JAX_PLATFORMS": "cpu",
     "JAX_COMPILATION_CACHE_DIR": CACHE.name,
@@ -73,8 +75,13 @@ def start(workdir: Path, **environment: str) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
-    """Its exit status, and the last line that it printed."""
-    said = process.communicate()[1]
+    """Its exit status, and the last line that it printed; a run that does not end is killed."""
+    try:
+        said = process.communicate(timeout=PATIENCE)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return -signal.SIGKILL, f"it did not end within {PATIENCE} s"
     return process.returncode, (said.strip().splitlines() or [""])[-1]
 
 
@@ -166,7 +173,8 @@ def jumped(workdir: Path, whole: Whole) -> str:
     some_time(whole)
     clock.write_text(random.choice(("-2d", "+400d")))
     status, said = finish(process)
-    # Orbax gives a checkpoint that is being written up when its hours seem to have passed.
+    # Orbax gives a checkpoint that is being written up when its hours seem to have passed, and
+    # does not end it while the clock is behind where the writing began.
     return "" if status == 0 else readable(status, said, "timed out")
 
 
