@@ -41,7 +41,8 @@ def in_sequence(matrix, ws, solver=gcrodr, **options):
 def test_conservative_matrices_take_the_steps_of_the_exact_harvest(family):
     steps, _ = in_sequence("spd", darcy.fields(family)[:20])
     reference = darcy.steps(family, "spd", "recycled")
-    np.testing.assert_allclose(steps, reference, rtol=0.1)
+    np.testing.assert_allclose(steps, reference, rtol=0.15)  # rounding alone changes a tenth
+    np.testing.assert_allclose(steps.mean(), reference.mean(), rtol=0.03)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -112,13 +113,19 @@ def test_a_system_that_stalls_for_many_cycles_is_solved_in_the_end():
     base, *modes = families.gaussian_fields(4, 52)
     weights = np.random.default_rng(1).standard_normal((20, 3))
     ws = np.exp(base + np.tensordot(weights, np.array(modes), 1))
-    order = np.asarray(krylov.sort_systems(jnp.asarray(ws)))
-    operator, b = darcy.OPERATORS["paper"](jnp.asarray(ws[order[-1]])), darcy.right_hand_side()
-    solve = partial(krylov.gmres, operator, num_deflated=20, maxiter=20_000, history=True)
-    info = jax.jit(solve)(b).info
-    assert int(info.status) == 0
-    history = np.asarray(info.history)[: int(info.num_steps)]
-    assert np.max(history[100:] / history[:-100]) > 0.98
+    w, b = jnp.asarray(ws[krylov.sort_systems(jnp.asarray(ws))[-1]]), darcy.right_hand_side()
+    # How long depends on rounding; a third of these stalls for ever with harmonic Ritz vectors alone.
+    changes = 1e-15 * np.random.default_rng(0).standard_normal((8, *w.shape))
+    solve = partial(krylov.gmres, num_deflated=20, maxiter=20_000, history=True)
+    operator = darcy.OPERATORS["paper"]
+    infos = jax.jit(lambda ws: jax.lax.map(lambda w: solve(operator(w), b).info, ws))(
+        w * (1 + changes)
+    )
+    np.testing.assert_array_equal(infos.status, 0)
+    assert np.median(infos.num_steps) < 1400
+    histories = np.asarray(infos.history)
+    gains = histories[:, 100:] / histories[:, :-100]
+    assert np.all(np.nanmax(gains, axis=1) > 0.98)
 
 
 @pytest.mark.slow

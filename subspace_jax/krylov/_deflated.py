@@ -98,7 +98,8 @@ def deflated(system: System, m: int, k: int, space: RecycleSpace) -> Method:
         rounding = jnp.finfo(s.error.dtype).eps * jnp.max(jnp.abs(R)) * jnp.linalg.norm(y)
         y = jnp.where(rounding < jnp.linalg.norm(s.g), y, 0)
         dx = precondition(_combine_both(y, s, recycled))
-        return jax.tree.map(jnp.add, s.x, dx), _harvest(system, s, Q, R, recycled, used)
+        stalled = s.error > (1 - _STALL) * jnp.linalg.norm(s.g)
+        return jax.tree.map(jnp.add, s.x, dx), _harvest(system, s, Q, R, recycled, used, stalled)
 
     eps = float(jnp.finfo(system.tolerance.dtype).eps)
     return Method(
@@ -106,6 +107,9 @@ def deflated(system: System, m: int, k: int, space: RecycleSpace) -> Method:
     )
 
 
+_STALL = 1e-5
+"""The least gain of a cycle. With less, x and so the next cycle's Krylov space hardly change: the
+same harvest would give the same cycle again, for ever."""
 _MAX_IDLE = 20
 """Cycles without a gain: more than in GMRES, since each of them improves the space."""
 
@@ -155,8 +159,12 @@ def _expand(system: System, precondition, s: _State) -> tuple[PyTree, Array, Arr
     return v, h, jnp.where(singular, int(Status.BREAKDOWN), RUNNING)
 
 
-def _harvest(system: System, s: _State, Q, R, recycled, used) -> RecycleSpace:
-    """The new pair: harmonic Ritz vectors of the cycle, those of the least Ritz values."""
+def _harvest(system: System, s: _State, Q, R, recycled, used, stalled) -> RecycleSpace:
+    """The new pair: harmonic Ritz vectors of the cycle, those of the least Ritz values.
+
+    After a cycle that ``stalled``, the vectors that A shortens most instead, which leaves the
+    fixed point; the cycles that follow find the Ritz vectors again.
+    """
     m, k = len(used), len(jax.tree.leaves(s.U)[0])
     overlaps = jnp.eye(m + 1, m, dtype=s.G.dtype)
     overlaps = overlaps.at[:, m - k :].set(
@@ -164,7 +172,8 @@ def _harvest(system: System, s: _State, Q, R, recycled, used) -> RecycleSpace:
     )
     overlaps = jnp.where(used, overlaps, 0)
     # G^H G z = theta G^H (W^H [V, U]) z, without the square of G's condition: T z = z / theta.
-    P = _dominant(solve_triangular(R, matmul(Q.conj().T, overlaps)), k)
+    T = solve_triangular(R, matmul(Q.conj().T, overlaps))
+    P = _dominant(T, k, stalled)
     P = jnp.where(used[:, None], P, 0)
     Q, R = jnp.linalg.qr(matmul(s.G, P))
     R, regular = _regular(R)
@@ -173,15 +182,17 @@ def _harvest(system: System, s: _State, Q, R, recycled, used) -> RecycleSpace:
     return RecycleSpace(_combine_both(Y.T, s, recycled), C)
 
 
-def _dominant(T: Array, k: int) -> Array:
+def _dominant(T: Array, k: int, stalled: Array) -> Array:
     """An orthonormal basis of the invariant space of T's k eigenvalues largest in size, nearly.
 
+    Where ``stalled``, T's first k left singular vectors, which the iteration starts from.
     Orthogonal iteration instead of a nonsymmetric eigensolver: it stays real, it maps, it runs on
     any device. Eigenvalues close in size are told apart only in part, and need not be.
     """
     _, vectors = jnp.linalg.eigh(matmul(T, T.conj().T))
-    P, square = vectors[:, -k:][:, ::-1], matmul(T, T)  # two steps for one QR
-    return jax.lax.fori_loop(0, _SWEEPS, lambda _, P: jnp.linalg.qr(matmul(square, P))[0], P)
+    start, square = vectors[:, -k:][:, ::-1], matmul(T, T)  # two steps for one QR
+    P = jax.lax.fori_loop(0, _SWEEPS, lambda _, P: jnp.linalg.qr(matmul(square, P))[0], start)
+    return jnp.where(stalled, start, P)
 
 
 def _regular(R: Array) -> tuple[Array, Array]:

@@ -65,6 +65,8 @@ def gcrodr(
     Minimal residuals over ``num_recycled`` harmonic Ritz vectors and ``restart - num_recycled``
     Krylov vectors in each cycle. Without ``recycle`` the first cycle is one of `gmres`, and the
     vectors it leaves make the later ones of this same solve faster (GMRES with deflated restarts).
+    A cycle that gains less than 1e-5 hands on the vectors that A shortens most: with harmonic Ritz
+    vectors the next cycles could be the same for ever.
 
     Args:
         A: see `cg`; any nonsingular linear map.
