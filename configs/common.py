@@ -38,6 +38,7 @@ def training() -> ConfigDict:
     config.log_every = 100  # a multiple of steps_per_call, like the next one
     config.checkpoint_every = 500
     config.max_to_keep = 2  # checkpoints
+    config.checkpoint_limit = 600  # seconds; reading or writing one for longer ends the run
     config.mesh_model = 1  # devices along the mesh axis ``model``; the rest are along ``data``
     config.sharding = ()  # of the state, as (("kernel$", (None, "model")),): `experiments.meshes`
     return config

@@ -1,8 +1,10 @@
 """What lets a run be stopped at any moment: checked checkpoints and heeded signals."""
 
 import contextlib
+import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,46 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from experiments import records
+
+
+@contextlib.contextmanager
+def opened(workdir: Path, max_to_keep: int, limit: float) -> Iterator[ocp.CheckpointManager]:
+    """The manager of the run's checkpoints, which it closes within the `time_limit`."""
+    # Orbax measures by the wall clock, which may be set: its own limits are put out of reach.
+    patient = ocp.options.AsyncOptions(timeout_secs=10**8)
+    options = ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, async_options=patient)
+    manager = ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+    try:
+        yield manager
+    finally:
+        with time_limit(limit):
+            manager.close()
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """End the process with one line on stderr if the block has not ended after so many seconds.
+
+    What reads and writes arrays waits where no exception can reach it: for ever if a file system
+    hangs, and where the clock was set back until it is as late again (tensorstore starts no
+    threads meanwhile). A checkpoint that is not whole is left out when the run goes on.
+    """
+    ended = threading.Event()
+
+    def watch():
+        if not ended.wait(seconds):
+            message = (
+                f"a checkpoint took more than {seconds:g} s: does the file system hang, or was the "
+                "clock set back? The same command goes on from the one before"
+            )
+            print(f"error: {message}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def restore(manager: ocp.CheckpointManager, state: Any) -> tuple[Any, int]:

@@ -97,13 +97,14 @@ def train(
     mesh = meshes.of(config)
     state = jax.device_put(state, meshes.shardings(mesh, config.sharding, state))
     constants = jax.device_put(constants, meshes.replicated(mesh))
-    options = ocp.CheckpointManagerOptions(max_to_keep=config.max_to_keep)
+    limit = config.checkpoint_limit
     with (
-        ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options) as manager,
+        checkpoints.opened(workdir, config.max_to_keep, limit) as manager,
         checkpoints.stop_signal() as stopped_by,
     ):
         checkpoints.claim_state(workdir, manager, state)
-        state, first = checkpoints.restore(manager, state)
+        with checkpoints.time_limit(limit):
+            state, first = checkpoints.restore(manager, state)
         spent = records.read_json(workdir / "seconds.json", {"compile": 0.0, "train": 0.0})
         if first == config.num_steps:
             return state, spent
@@ -123,14 +124,16 @@ def train(
                 log.update(after, jax.block_until_ready(metrics))
                 signum = checkpoints.agreed(stopped_by())
                 if after % config.checkpoint_every == 0 or stack is None or signum:
-                    manager.save(after, args=ocp.args.StandardSave(state))
+                    with checkpoints.time_limit(limit):
+                        manager.save(after, args=ocp.args.StandardSave(state))
                     seconds = {
                         "compile": spent["compile"] + ready - start,
                         "train": spent["train"] + time.perf_counter() - ready,
                     }
                     records.write_json(workdir / "seconds.json", seconds)
                 if signum:
-                    manager.wait_until_finished()
+                    with checkpoints.time_limit(limit):
+                        manager.wait_until_finished()
                     records.say(
                         f"stopped by {signum.name} with step {after} of {config.num_steps} saved; "
                         "the same command goes on from there"

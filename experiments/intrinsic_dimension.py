@@ -66,7 +66,15 @@ def run(config: ConfigDict, workdir: Path) -> dict:
 
 PROJECTIONS = {
     name: getattr(projections, name)
-    for name in ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")
+    for name in (
+        "hashed",
+        "rolled",
+        "fastfood",
+        "gaussian",
+        "gaussian_orthonormal",
+        "sparse",
+        "rademacher",
+    )
 }
 
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-_LAYOUT = ("mesh_model", "sharding")  # how a run lies on devices, not what it is
+_MEANS = ("mesh_model", "sharding", "checkpoint_limit")  # how a run is done, not what it is
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy", "subspace-jax")
 
 
@@ -108,7 +108,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     ours = json.loads(json.dumps(config.to_dict(), default=_plain))
     begun = (workdir / "result.json").exists() or any(workdir.glob("checkpoints/[0-9]*"))
     theirs = read_json(path, ours) if begun else ours
-    keys = [key for key in ours | theirs if key not in _LAYOUT]
+    keys = [key for key in ours | theirs if key not in _MEANS]
     changed = [key for key in keys if ours.get(key) != theirs.get(key)]
     if changed:
         changes = [f"{key} = {theirs.get(key)} there, {ours.get(key)} here" for key in changed[:3]]

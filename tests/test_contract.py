@@ -43,7 +43,9 @@ from tests.rows_riemannian import RIEMANNIAN_ROWS
 from tests.rows_select import SELECT_ROWS
 from tests.rows_spectral import SPECTRAL_ROWS
 
-SCHEMES = ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")
+SCHEMES = (
+    "hashed", "rolled", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher"
+)  # fmt: skip
 
 
 def projection(scheme, dtype="float32"):

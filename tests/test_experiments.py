@@ -99,7 +99,7 @@ MISTAKES = {
     "--config.data=mnist": "fill it once with 'python -m experiments.data mnist'",
     "--process_id=1": "several processes need --coordinator and --num_processes too",
     "--workdir=/dev/null/x": "Not a directory: '/dev/null/x'",
-    "--config.projection=dense": "projection must be one of hashed, fastfood",
+    "--config.projection=dense": "projection must be one of hashed, rolled",
     "--config.learning_rate=1e30": "metric loss[0, 0] is nan at step 20",
 }
 

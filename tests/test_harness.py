@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -147,8 +149,35 @@ def test_a_checkpoint_of_which_any_data_file_is_cut_short_is_skipped_or_whole(tm
     on_devices(1, CUT_SHORT.format(folder=str(tmp_path)))
 
 
+HANGING = """
+import threading
+from pathlib import Path
+import orbax.checkpoint as ocp
+from tests.test_harness import batches, config, train
+save = ocp.CheckpointManager.save
+def some(manager, step, **options):
+    save(manager, step, **options) if step < 20 else threading.Event().wait()
+ocp.CheckpointManager.save = some
+train(Path({folder!r}), config(checkpoint_limit=3))
+"""
+
+
+def test_a_checkpoint_that_does_not_end_ends_the_run_and_costs_no_more(tmp_path, capsys):
+    program = HANGING.format(folder=str(tmp_path / "hung"))
+    hung = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert hung.returncode == 1
+    last = hung.stderr.splitlines()[-1]
+    assert last.startswith("error: a checkpoint took more than 3 s")
+    whole, _ = train(tmp_path / "whole", config())
+    went_on, _ = train(tmp_path / "hung", config(checkpoint_limit=600))
+    assert "resumed from step 10" in capsys.readouterr().err
+    jax.tree.map(np.testing.assert_array_equal, whole, went_on)
+    assert metrics(tmp_path / "hung") == metrics(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_stop_signal_saves_and_exits(tmp_path, signum, status, capsys):
+    handler = signal.getsignal(signum)
     whole, _ = train(tmp_path / "whole", config())
 
     def stopping(step):
@@ -162,7 +191,7 @@ def test_a_stop_signal_saves_and_exits(tmp_path, signum, status, capsys):
     assert "with step 10 of 40 saved" in capsys.readouterr().err
     stopped, _ = train(tmp_path / "stopped", config())
     jax.tree.map(np.testing.assert_array_equal, whole, stopped)
-    assert signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler)
+    assert signal.getsignal(signum) == handler
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

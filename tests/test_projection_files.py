@@ -11,7 +11,9 @@ import pytest
 from subspace_jax import projections, tree
 
 PARAMS = {"w": jnp.zeros((30, 40)), "b": jnp.zeros(17)}
-SCHEMES = ["hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher"]
+SCHEMES = [
+    "hashed", "rolled", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher"
+]  # fmt: skip
 ELSEWHERE = """
 import sys, jax, jax.numpy as jnp
 from subspace_jax import projections, tree

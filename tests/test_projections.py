@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from subspace_jax import projections, tree
-from subspace_jax.projections import _hashing
+from subspace_jax.projections import _hashing, _rolled
 
 GOLDEN = Path(__file__).parent / "golden" / "hashed.json"
 SCHEMES_GOLDEN = json.loads((GOLDEN.parent / "schemes.json").read_text())
-SCHEMES = ("hashed", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher")
-ISOMETRIC = ("hashed", "fastfood", "gaussian_orthonormal")
+SCHEMES = (
+    "hashed", "rolled", "fastfood", "gaussian", "gaussian_orthonormal", "sparse", "rademacher"
+)  # fmt: skip
+ISOMETRIC = ("hashed", "rolled", "fastfood", "gaussian_orthonormal")
 # (D, d): one parameter, primes, powers of two and their neighbours, d = D, D = d + 1, D < 2 d.
 SIZES = [(1, 1), (2, 1), (7, 7), (101, 100), (127, 67), (128, 64), (129, 65), (1009, 31), (997, 2)]
 
@@ -135,6 +137,38 @@ def test_each_parameter_of_hashed_copies_one_entry_and_the_counts_are_balanced()
     P = matrix("hashed", 1000, 37)
     assert np.all(np.count_nonzero(P, axis=1) == 1)
     assert set(np.count_nonzero(P, axis=0)) <= {27, 28}
+
+
+def test_tiles_of_rolled_are_signed_copies_of_z_each_rolled_by_another_number():
+    size, dim = 29 * 37 + 5, 37
+    params = {"a": jnp.ones((50, 3)), "b": jnp.ones(size - 150)}
+    P = np.asarray(projections.materialize(projections.rolled(jax.random.key(0), params, dim)))
+    shifts = []
+    for first in range(0, size, dim):
+        tile = P[first : first + dim]
+        shift = int(np.abs(tile[0]).argmax())
+        pattern = np.roll(np.eye(dim), shift, axis=1)[: len(tile)]
+        np.testing.assert_array_equal(tile != 0, pattern != 0)
+        shifts.append(shift)
+    assert len(set(shifts)) > 15
+    assert 0.45 < np.mean(P[P != 0] > 0) < 0.55
+    assert set(np.count_nonzero(P, axis=0)) == {29, 30}
+
+
+def test_rolled_divides_as_integers_divide():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.integers(0, 2**31, 10_000), np.arange(999), 2**31 - np.arange(1, 999)])
+    for divisor in (1, 2, 3, 750, 65_535, 65_536, 65_537, 2**24 + 1, 2**30, 2**31 - 1):
+        quotient, remainder = _rolled._divide(jnp.asarray(x, jnp.uint32), jnp.uint32(divisor))
+        np.testing.assert_array_equal(quotient, x // divisor)
+        np.testing.assert_array_equal(remainder, x % divisor)
+
+
+def test_rolled_holds_d_numbers_and_expands_without_another_vector_of_the_parameters():
+    projection = build("rolled", 1_000_000, 100)
+    assert sum(map(jnp.size, jax.tree.leaves(projection))) < 110
+    compiled = jax.jit(projections.expand).lower(projection, jnp.ones(100)).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 1000
 
 
 def test_sparse_has_density_one_over_root_of_size():

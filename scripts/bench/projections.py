@@ -131,7 +131,7 @@ def contenders(D: int, d: int) -> dict[str, Callable[[], Contender] | str]:
     """By name, what builds each contender, or why it is left out."""
     stored = {"gaussian": 4 * D * d, "sparse": 4 * d * round(D**0.5)}
     found: dict[str, Callable[[], Contender] | str] = {}
-    for scheme in ("hashed", "fastfood", "sparse", "rademacher", "gaussian"):
+    for scheme in ("hashed", "rolled", "fastfood", "sparse", "rademacher", "gaussian"):
         found[scheme] = lambda scheme=scheme: ours(scheme, D, d)
         if stored.get(scheme, 0) > MAX_BYTES:
             found[scheme] = f"would store {stored[scheme] / 1e9:.0f} GB"

@@ -15,12 +15,14 @@ from subspace_jax.projections._fastfood import fastfood
 from subspace_jax.projections._hashed import hashed
 from subspace_jax.projections._layout import layout_of
 from subspace_jax.projections._rademacher import rademacher
+from subspace_jax.projections._rolled import rolled
 from subspace_jax.projections._sparse import sparse
 from subspace_jax.projections.maps import Projection
 from subspace_jax.typing import Array, Key, PyTree
 
 _SCHEMES = {
-    f.__name__: f for f in (hashed, fastfood, gaussian, gaussian_orthonormal, sparse, rademacher)
+    f.__name__: f
+    for f in (hashed, rolled, fastfood, gaussian, gaussian_orthonormal, sparse, rademacher)
 }
 
 

@@ -23,7 +23,7 @@ def hashed(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = No
     Parameter i takes entry ``permutation(i) mod dim`` of z, times a random sign, divided by the
     square root of the number of parameters that share the entry. These counts differ by at most
     one, so it is isometric for every dim <= D. Integers only: a key and a dim name the same
-    subspace on every device.
+    subspace on every device. Where an integer for each parameter is too much, `rolled`.
 
     Args:
         key: PRNG key.
