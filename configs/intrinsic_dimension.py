@@ -5,6 +5,7 @@
 Options: ``mnist`` (all 60,000 images, the paper's 100 epochs, 3 seeds), ``toy`` (the paper's
 1000-parameter problem with intrinsic dimension 10), ``cartpole`` (a pole, by evolution strategies),
 ``fashion`` (Fashion-MNIST, to go with ``mnist`` or alone), ``lenet`` (that network instead),
+``untied_lenet`` and ``dense_lenet`` (its convolutions without shared weights, or dense),
 ``width=N`` and ``depth=N`` (of the hidden layers), ``shuffled_pixels``, ``shuffled_labels=SHARE``
 (of the training labels; scored on training images), ``smoke`` (seconds), ``d=N`` (that d alone).
 """
@@ -17,9 +18,12 @@ DIMS = (50, 100, 200, 300, 400, 500, 625, 750, 875, 1000, 1250, 1500)
 def get_config(arg=None):
     options = parse_arg(
         arg, smoke=False, mnist=False, toy=False, cartpole=False, fashion=False, lenet=False,
-        width=200, depth=2, shuffled_pixels=False, shuffled_labels=0.0, d=0,
+        untied_lenet=False, dense_lenet=False, width=200, depth=2, shuffled_pixels=False, shuffled_labels=0.0, d=0,
     )  # fmt: skip
-    images = options.mnist or options.fashion or options.lenet
+    lenets = [name for name in ("lenet", "untied_lenet", "dense_lenet") if vars(options)[name]]
+    if len(lenets) > 1:
+        raise ValueError(f"choose one of {', '.join(lenets)}")
+    images = options.mnist or options.fashion or bool(lenets)
     if images + options.toy + options.cartpole > 1:
         raise ValueError("choose one of images (mnist, fashion, lenet), toy and cartpole")
     config = training()
@@ -56,8 +60,8 @@ def get_config(arg=None):
         config.checkpoint_every = 2000
     if options.fashion:
         config.data = "fashion_mnist"
-    if options.lenet:
-        config.problem = "lenet"
+    if lenets:
+        config.problem = lenets[0]
         config.dims = (50, 100, 150, 200, 250, 275, 300, 350, 400, 500, 600, 750)
     if options.shuffled_labels:
         config.dims = (500, 1000, 2000, 4000, 8000, 12_000, 16_000, 24_000, 32_000)
@@ -66,7 +70,7 @@ def get_config(arg=None):
     if options.toy:
         toy(config)
     if options.smoke:
-        if config.data == "mnist5k" and not options.lenet:  # for which 8 x 8 pixels are too few
+        if config.data == "mnist5k" and not lenets:  # for which 8 x 8 pixels are too few
             config.data = "digits"
         config.hidden = (32,)
         config.population, config.horizon = 8, 50

@@ -42,6 +42,14 @@ from subspace_jax import landscape, projections, tree
 
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Train every (seed, d) and directly; print the table, draw the figure, return the numbers."""
+    results, seconds = measure(config, workdir)
+    records.say(table(config, results), sys.stdout)
+    plots.save(workdir / "intrinsic_dimension.png", partial(draw, config, results), size=(6.4, 4.6))
+    return results | {"seconds": seconds}
+
+
+def measure(config: ConfigDict, workdir: Path) -> tuple[dict, dict[str, float]]:
+    """The numbers of all runs with their one-line summary, and the seconds that they took."""
     for knob in ("num_seeds", "batch_size", "num_bootstrap"):
         if config[knob] < 1:
             raise ValueError(f"{knob} must be at least 1, got {config[knob]}")
@@ -59,9 +67,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     direct, subspace = evaluate(problem, state, params0, bases)
     results = summarize(config, size, direct, subspace)
     results["summary"] = headline(config, results)
-    records.say(table(config, results), sys.stdout)
-    plots.save(workdir / "intrinsic_dimension.png", partial(draw, config, results), size=(6.4, 4.6))
-    return results | {"seconds": seconds}
+    return results, seconds
 
 
 PROJECTIONS = {

@@ -173,6 +173,8 @@ def toy(config: ConfigDict) -> Problem:
 PROBLEMS: dict[str, Callable[[ConfigDict], Problem]] = {
     "mlp": partial(classification, lambda config, num: models.MLP((*config.hidden, num))),
     "lenet": partial(classification, lambda config, num: models.LeNet(num)),
+    "untied_lenet": partial(classification, lambda config, num: models.LeNet(num, "untied")),
+    "dense_lenet": partial(classification, lambda config, num: models.LeNet(num, "dense")),
     "cartpole": cartpole,
     "toy": toy,
 }

@@ -1,6 +1,8 @@
 """The small networks that several experiments share (flax linen: pure ``init`` and ``apply``)."""
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -56,15 +58,31 @@ class LeNet(nn.Module):
     """
 
     num_classes: int
+    filters: Literal["shared", "untied", "dense"] = "shared"
+    """The same at every place; its own at every place; of the whole image at every place."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Logits (batch, num_classes) of images (batch, height, width)."""
         x = x[..., None]
         for width in (6, 16):
-            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(windows(x, 5)))
+            x = nn.relu(self._filtered(x, width))
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         return MLP((120, 84, self.num_classes))(x)
+
+    def _filtered(self, x, width):
+        he_normal, local = nn.initializers.he_normal(), windows(x, 5)
+        if self.filters == "shared":
+            return nn.Dense(width, kernel_init=he_normal)(local)
+        places, each = local.shape[1:3], local.shape[-1]
+        if self.filters == "dense":
+            out = nn.Dense(math.prod(places) * width, kernel_init=he_normal)
+            return out(x.reshape(len(x), -1)).reshape(len(x), *places, width)
+        init = nn.initializers.he_normal(in_axis=-2, out_axis=-1, batch_axis=(0, 1))
+        name = f"untied_{width}"
+        kernel = self.param(f"{name}_kernel", init, (*places, each, width))
+        bias = self.param(f"{name}_bias", nn.initializers.zeros, (*places, width))
+        return jnp.einsum("bhwi,hwio->bhwo", local, kernel) + bias
 
 
 class CosineHead(nn.Module):

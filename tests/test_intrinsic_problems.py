@@ -105,6 +105,25 @@ def test_lenet_has_the_papers_size():
     assert tree.size(params) == 44_426
 
 
+def test_lenet_without_shared_weights_is_lenet_where_they_are_the_same_everywhere():
+    x = np.random.default_rng(0).normal(size=(3, 28, 28)).astype(np.float32)
+    shared, untied = models.LeNet(10), models.LeNet(10, "untied")
+    params = shared.init(jax.random.key(0), x)["params"]
+    copies = {"MLP_0": params["MLP_0"]}
+    for i, (width, side) in enumerate([(6, 24), (16, 8)]):
+        for name in ("kernel", "bias"):
+            leaf = params[f"Dense_{i}"][name]
+            copies[f"untied_{width}_{name}"] = jnp.broadcast_to(leaf, (side, side, *leaf.shape))
+    shapes = jax.tree.map(jnp.shape, untied.init(jax.random.key(0), x)["params"])
+    assert jax.tree.map(jnp.shape, copies) == shapes
+    np.testing.assert_allclose(
+        untied.apply({"params": copies}, x), shared.apply({"params": params}, x), atol=1e-5
+    )
+    dense = jax.eval_shape(models.LeNet(10, "dense").init, jax.random.key(0), x)
+    # 784 x 3456 and 864 x 1024 with biases, then the three dense layers.
+    assert tree.size(dense) == 784 * 3456 + 3456 + 864 * 1024 + 1024 + 41_854
+
+
 def test_windows_times_a_matrix_are_a_convolution():
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(2, 9, 8, 3)), rng.normal(size=(5, 5, 3, 4))
@@ -120,6 +139,8 @@ OPTIONS = {
     "shuffled_pixels": "digits, pixels shuffled",
     "shuffled_labels=0.5": "digits, 50% of labels random",
     "lenet": "mnist5k",
+    "untied_lenet": "mnist5k",
+    "dense_lenet": "mnist5k",
     "width=3,depth=4": "digits",
 }
 
@@ -141,5 +162,8 @@ def test_the_options_are_the_papers():
     assert get_config("lenet").problem == "lenet"
     assert get_config("lenet,mnist").data == "mnist"
     assert get_config("cartpole").hidden == (64, 64)
+    assert get_config("untied_lenet,fashion").problem == "untied_lenet"
     with pytest.raises(ValueError, match="choose one"):
         get_config("fashion,toy")
+    with pytest.raises(ValueError, match="choose one"):
+        get_config("lenet,dense_lenet")

@@ -1,0 +1,56 @@
+"""Intrinsic dimension over networks and data (Li et al., 2018, sections 3.1 to 3.2 and S5).
+
+    python -m experiments.intrinsic_variants --config=configs/intrinsic_variants.py:OPTIONS
+
+Options: ``mnist`` (all of MNIST and the paper's 100 epochs: for accelerators), ``smoke`` (seconds).
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import parse_arg
+
+FINE = (100, 150, 200, 250, 300, 400, 500, 600, 700, 800, 1000, 1250)
+COARSE = (400, 600, 800, 1000, 1400, 2000, 3000)
+MEMORY = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
+NO_PAPER = 0  # says the paper in a picture only, or not at all
+
+VARIANTS = (  # name, options of configs/intrinsic_dimension.py, dims, the paper's d_int90 on MNIST
+    ("fully connected, 2 x 200", "", FINE, 525),
+    ("... 2 x 50", "width=50", FINE, NO_PAPER),
+    ("... 2 x 100", "width=100", FINE, NO_PAPER),
+    ("... 2 x 400", "width=400", FINE, NO_PAPER),
+    ("... 1 x 200", "depth=1", FINE, NO_PAPER),
+    ("... 4 x 200", "depth=4", FINE, NO_PAPER),
+    ("... pixels shuffled", "shuffled_pixels", FINE, NO_PAPER),
+    ("... Fashion-MNIST", "fashion", FINE, NO_PAPER),
+    ("LeNet", "lenet", FINE, 275),
+    ("... its weights not shared", "untied_lenet", FINE, 450),
+    ("... its convolutions dense", "dense_lenet", COARSE, 1400),
+    ("... pixels shuffled", "lenet,shuffled_pixels", COARSE, NO_PAPER),
+    ("... Fashion-MNIST", "lenet,fashion", FINE, NO_PAPER),
+    ("5 x 400, 10 % of labels random", "width=400,depth=5,shuffled_labels=0.1", MEMORY, NO_PAPER),
+    ("... 50 % random", "width=400,depth=5,shuffled_labels=0.5", MEMORY, NO_PAPER),
+    ("... all random", "width=400,depth=5,shuffled_labels=1.0", MEMORY, NO_PAPER),
+)
+
+
+def get_config(arg=None):
+    options = parse_arg(arg, smoke=False, mnist=False)
+    config = ConfigDict()
+    config.seed = 0
+    config.variants = VARIANTS
+    config.options = "mnist" if options.mnist else ""  # of every variant
+    config.num_seeds = 3 if options.mnist else 2
+    if options.smoke:
+        config.options = "smoke"
+        config.variants = (
+            ("two layers", "depth=2", (10, 100), 525),
+            ("labels random", "shuffled_labels=1.0", (10, 100), NO_PAPER),
+        )
+    return config
+
+
+def sweep():
+    """A run each, to be spread over machines."""
+    for variant in VARIANTS:
+        yield {"variants": (variant,)}
