@@ -18,7 +18,8 @@ DIMS = (50, 100, 200, 300, 400, 500, 625, 750, 875, 1000, 1250, 1500)
 def get_config(arg=None):
     options = parse_arg(
         arg, smoke=False, mnist=False, toy=False, cartpole=False, fashion=False, lenet=False,
-        untied_lenet=False, dense_lenet=False, width=200, depth=2, shuffled_pixels=False, shuffled_labels=0.0, d=0,
+        untied_lenet=False, dense_lenet=False, width=200, depth=2, shuffled_pixels=False,
+        shuffled_labels=0.0, d=0,
     )  # fmt: skip
     lenets = [name for name in ("lenet", "untied_lenet", "dense_lenet") if vars(options)[name]]
     if len(lenets) > 1:

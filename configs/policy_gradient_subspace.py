@@ -12,7 +12,7 @@ def get_config(arg=None):
     options = parse_arg(arg, smoke=False)
     config = ConfigDict()
     config.seed = 0
-    config.environments = ("CartPole", "Pendulum")
+    config.tasks = (("PPO", "CartPole"), ("PPO", "Pendulum"), ("SAC", "Pendulum"))
     config.num_seeds = 3
     config.hidden = (64, 64)
     config.num_envs = 16
@@ -26,6 +26,7 @@ def get_config(arg=None):
     config.clip = 0.2
     config.entropy = 0.0
     config.reward_scale = 0.1  # values of the order of one
+    config.sac = sac()
     config.k = 20  # eigenvectors
     config.measure_every = 30  # rounds
     config.measure_steps = 512  # of every environment: what the Hessian is of
@@ -36,6 +37,19 @@ def get_config(arg=None):
         config.num_steps, config.num_rounds, config.measure_every = 16, 4, 2
         config.num_epochs, config.batch_size, config.measure_steps = 2, 16, 32
         config.num_minibatches = 2
+        config.sac.update(warm_up=4, num_steps=8, num_updates=1, batch_size=16, capacity=100)
+    return config
+
+
+def sac():
+    config = ConfigDict()
+    config.warm_up = 64  # steps of every environment before it learns
+    config.num_steps = 32  # of every environment in a round
+    config.num_updates = 4  # after each of them
+    config.batch_size = 256
+    config.learning_rate = 1e-3
+    config.capacity = 50_000  # steps that are remembered
+    config.follow = 0.005  # of the way to the critic, for the one that sets its aims
     return config
 
 

@@ -20,6 +20,39 @@ class Environment(NamedTuple):
     horizon: int
     num_actions: int
     """Discrete ones; 0: an action is a real number."""
+    limit: float = math.inf
+    """Of a real action's size."""
+
+
+class Several(NamedTuple):
+    """Environments side by side, each at its own age."""
+
+    states: jax.Array
+    ages: jax.Array
+
+
+def several(environment: Environment, key: jax.Array, number: int) -> Several:
+    """Begun, at ages spread as if they had always run."""
+    reset_key, age_key = jax.random.split(key)
+    states = jax.vmap(environment.reset)(jax.random.split(reset_key, number))
+    return Several(states, jax.random.randint(age_key, (number,), 0, environment.horizon))
+
+
+def step_all(
+    environment: Environment, now: Several, actions: jax.Array, key: jax.Array
+) -> tuple[Several, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """One step of each; those whose episode ends begin anew.
+
+    Returns the environments, the rewards, what is seen after the step and before any new episode,
+    whether the episode is lost, and whether it is over, lost or not.
+    """
+    states, reward, is_lost = jax.vmap(environment.step)(now.states, actions)
+    seen = jax.vmap(environment.observe)(states)
+    ages = now.ages + 1
+    is_over = is_lost | (ages >= environment.horizon)
+    fresh = jax.vmap(environment.reset)(jax.random.split(key, len(ages)))
+    states = jnp.where(is_over[:, None], fresh, states)
+    return Several(states, jnp.where(is_over, 0, ages)), reward, seen, is_lost, is_over
 
 
 def push(state: jax.Array, right: jax.Array) -> jax.Array:
@@ -84,7 +117,7 @@ def pendulum() -> Environment:
     def observe(state):
         return jnp.stack([jnp.cos(state[0]), jnp.sin(state[0]), state[1]])
 
-    return Environment(reset, step, observe, 200, 0)
+    return Environment(reset, step, observe, 200, 0, limit=2.0)
 
 
 ENVIRONMENTS = {"CartPole": cartpole, "Pendulum": pendulum}

@@ -19,7 +19,6 @@ and those of minibatches are of other such steps. A part of what the spaces move
 many steps, which is not told apart. Not here: SAC, physics engines.
 """
 
-import itertools
 import sys
 import time
 from functools import partial
@@ -33,8 +32,9 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import harness, plots, records
+from experiments.actor_critic import ActorCritic, by_ppo
 from experiments.environments import ENVIRONMENTS
-from experiments.ppo import Learner, ppo
+from experiments.sac import sac
 from subspace_jax import krylov, landscape, tree
 
 PARTS = ("actor", "critic")
@@ -47,37 +47,42 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         raise ValueError(
             f"num_rounds={config.num_rounds} is no multiple of measure_every={config.measure_every}"
         )
-    for name in config.environments:
-        harness.pick("environments", name, ENVIRONMENTS)
-    pieces = list(itertools.product(config.environments, range(config.num_seeds)))
+    for algorithm, name in config.tasks:
+        harness.pick("algorithm", algorithm, ALGORITHMS)
+        harness.pick("environment", name, ENVIRONMENTS)
+    pieces = [(*task, seed) for task in config.tasks for seed in range(config.num_seeds)]
     found = records.piecewise(workdir, pieces, partial(follow, config), told)
     results: dict[str, Any] = {
         "rounds": list(range(0, config.num_rounds + 1, config.measure_every)),
         "num_weights": {},
     }
-    for name in config.environments:
-        several = [row for row, piece in zip(found, pieces, strict=True) if piece[0] == name]
+    for algorithm, environment in config.tasks:
+        name = f"{algorithm}, {environment}"
+        several = [
+            row for row, piece in zip(found, pieces, strict=True)
+            if piece[:2] == (algorithm, environment)
+        ]  # fmt: skip
         results[name] = {key: [row["curves"][key] for row in several] for key in KEYS}
         results["num_weights"][name] = several[0]["num_weights"]
     results["summary"] = headline(config, results)
     records.say(results["summary"], sys.stdout)
     picture = partial(draw, config, results)
-    size = (11, 1 + 2.9 * len(config.environments))
+    size = (11, 1 + 2.9 * len(config.tasks))
     plots.save(workdir / "policy_gradient_subspace.png", picture, size=size)
     return results | {"seconds": {"compile": 0.0, "train": sum(row["seconds"] for row in found)}}
 
 
+ALGORITHMS = {"PPO": by_ppo, "SAC": sac}
 KEYS = ("return", *(f"{part} {name}" for part in PARTS for name in MEASURED))
 
 
-def follow(config: ConfigDict, name: str, seed: int) -> dict[str, Any]:
-    """One run of PPO; everything measured, in lists over the rounds of measurement."""
+def follow(config: ConfigDict, algorithm: str, name: str, seed: int) -> dict[str, Any]:
+    """One training; everything measured, in lists over the rounds of measurement."""
     start = time.perf_counter()
     environment = ENVIRONMENTS[name]()
-    learner = ppo(config, environment)
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), seed), 4)
-    params = learner.init(keys[0])
-    state = params, learner.optimizer.init(params), learner.start(keys[1])
+    learner = ALGORITHMS[algorithm](config, environment)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), seed), 3)
+    state = learner.init(keys[0])
     advance = jax.jit(partial(trained, config, learner))
     measure = jax.jit(partial(measured, config, learner, environment.horizon))
     curves: dict[str, list] = {key: [] for key in KEYS}
@@ -89,8 +94,8 @@ def follow(config: ConfigDict, name: str, seed: int) -> dict[str, Any]:
         for key, value in values.items():
             curves[key].append(float(value))
         if done < config.num_rounds:
-            state = advance(state, keys[3], done)
-    sizes = {part: tree.size(params[part]) for part in PARTS}
+            state = advance(state, keys[1], done)
+    sizes = {part: tree.size(learner.weights(state)[part]) for part in PARTS}
     return {"curves": curves, "num_weights": sizes, "seconds": time.perf_counter() - start}
 
 
@@ -98,35 +103,31 @@ def told(piece: dict[str, Any]) -> dict[str, float]:
     return {key.replace(" ", "_"): values[-1] for key, values in piece["curves"].items()}
 
 
-def trained(config: ConfigDict, learner: Learner, state: Any, key: jax.Array, first: jax.Array):
-    """PPO for as many rounds as lie between measurements."""
+def trained(config: ConfigDict, learner: ActorCritic, state: Any, key: jax.Array, first: int):
+    """As many rounds as lie between measurements."""
 
     def round_(state, i):
-        params, memory, environments = state
-        play_key, learn_key = jax.random.split(jax.random.fold_in(key, i))
-        environments, steps, *_ = learner.play(params, environments, play_key, config.num_steps)
-        return (*learner.learn(params, memory, steps, learn_key), environments), None
+        return learner.advance(state, jax.random.fold_in(key, i)), None
 
     return jax.lax.scan(round_, state, first + jnp.arange(config.measure_every))[0]
 
 
 def measured(
-    config: ConfigDict, learner: Learner, horizon: int, state: Any, key: jax.Array
+    config: ConfigDict, learner: ActorCritic, horizon: int, state: Any, key: jax.Array
 ) -> tuple:
     """The leading eigenspaces of both losses, and what of other steps' gradients lies in them."""
-    params, _, environments = state
-    *play_keys, key = jax.random.split(key, 3)
-    play = partial(learner.play, params, environments, num_steps=config.measure_steps)
-    (_, steps, reward, ends), (_, others, *_) = map(play, play_keys)
-    rows = jax.random.permutation(key, len(others.value))[
-        : config.num_minibatches * config.batch_size
-    ]
+    *draw_keys, key = jax.random.split(key, 3)
+    (steps, reward, ends), (others, *_) = (
+        learner.draw(state, key, config.measure_steps) for key in draw_keys
+    )
+    number = config.measure_steps * config.num_envs
+    rows = jax.random.permutation(key, number)[: config.num_minibatches * config.batch_size]
     batches = jax.tree.map(
         lambda x: x[rows].reshape(config.num_minibatches, config.batch_size, *x.shape[1:]), others
     )
     spaces, values = {}, {"return": reward / jnp.maximum(ends, 1 / horizon)}
-    for part, loss in (("actor", learner.actor_loss), ("critic", learner.critic_loss)):
-        weights = params[part]
+    for part, loss in learner.losses(state).items():
+        weights = learner.weights(state)[part]
         hvp = landscape.hessian(lambda p, loss=loss: loss(p, steps), weights)
         ritz, info = landscape.top_eigenspace(hvp, weights, k=config.k, rtol=config.rtol)
 
@@ -143,7 +144,7 @@ def measured(
 def headline(config: ConfigDict, results: dict) -> str:
     """Means over the second half of training, with the seeds' range."""
     parts = []
-    for name in config.environments:
+    for name in results["num_weights"]:
         found = results[name]
         gains = np.asarray(found["return"])
         cells = []
@@ -158,9 +159,9 @@ def headline(config: ConfigDict, results: dict) -> str:
             f"{name} (return of an episode {gains[:, 0].mean():.0f} to "
             f"{gains[:, -1].mean():.0f}): {'; '.join(cells)}"
         )
-    chance = config.k / results["num_weights"][config.environments[0]]["actor"]
+    chance = config.k / next(iter(results["num_weights"].values()))["actor"]
     return (
-        f"PPO, share of the gradient in the {config.k} leading eigenvectors (by chance "
+        f"share of the gradient in the {config.k} leading eigenvectors (by chance "
         f"{chance:.3f}), {config.num_seeds} seeds, second half. {'. '.join(parts)}"
     )
 
@@ -173,9 +174,10 @@ def second_half(values: list) -> np.ndarray:
 
 def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
     """A row an environment: rewards, shares of gradients, overlap of successive spaces."""
-    grid = figure.subplots(len(config.environments), 3, squeeze=False)
+    names = list(results["num_weights"])
+    grid = figure.subplots(len(names), 3, squeeze=False)
     rounds = np.asarray(results["rounds"])
-    for (returns, shares, overlaps), name in zip(grid, config.environments, strict=True):
+    for (returns, shares, overlaps), name in zip(grid, names, strict=True):
         found = results[name]
         curve(returns, rounds, found["return"], plots.GREEN, "-", "")
         for part, colour in zip(PARTS, (plots.BLUE, plots.VERMILION), strict=True):

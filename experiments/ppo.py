@@ -10,7 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from experiments import models
-from experiments.environments import Environment
+from experiments.environments import Environment, Several, several, step_all
 
 
 class Steps(NamedTuple):
@@ -31,8 +31,8 @@ class Learner(NamedTuple):
 
     init: Callable[[jax.Array], Any]
     """key -> parameters."""
-    start: Callable[[jax.Array], Any]
-    """key -> states of all environments, and their ages."""
+    start: Callable[[jax.Array], Several]
+    """key -> all environments."""
     play: Callable[..., tuple]
     """(params, environments, key, num_steps) -> environments, `Steps`, mean reward of a step,
     share of steps at which an episode ended."""
@@ -94,26 +94,22 @@ def ppo(config: ConfigDict, environment: Environment) -> Learner:
         return critic.apply(params, observation)[:, 0]
 
     def start(key):
-        reset_key, age_key = jax.random.split(key)
-        states = jax.vmap(environment.reset)(jax.random.split(reset_key, config.num_envs))
-        return states, jax.random.randint(age_key, (config.num_envs,), 0, environment.horizon)
+        return several(environment, key, config.num_envs)
 
     def play(params, environments, key, num_steps):
         def step(environments, key):
-            states, ages = environments
             action_key, reset_key = jax.random.split(key)
-            seen = jax.vmap(environment.observe)(states)
+            seen = jax.vmap(environment.observe)(environments.states)
             action, log = choose(params["actor"], seen, action_key)
-            states, reward, is_lost = jax.vmap(environment.step)(states, action)
-            after = values(params["critic"], jax.vmap(environment.observe)(states))
-            ages, is_over = ages + 1, is_lost | (ages + 1 >= environment.horizon)
-            fresh = jax.vmap(environment.reset)(jax.random.split(reset_key, len(ages)))
-            states = jnp.where(is_over[:, None], fresh, states)
+            environments, reward, later, is_lost, is_over = step_all(
+                environment, environments, action, reset_key
+            )
+            after = values(params["critic"], later)
             value = values(params["critic"], seen)
             # a lost episode is worth nothing more; one that is cut off is
             gain = config.reward_scale * reward + config.discount * after * ~is_lost - value
             row = seen, action, log, value, gain, is_over, reward
-            return (states, jnp.where(is_over, 0, ages)), row
+            return environments, row
 
         keys = jax.random.split(key, num_steps)
         environments, rows = jax.lax.scan(step, environments, keys)
