@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Environment(NamedTuple):
     """A task whose episodes last ``horizon`` steps, or until it is lost."""
 
-    reset: Callable[[jax.Array], jax.Array]
-    """key -> state."""
-    step: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+    reset: Callable[[jax.Array], Any]
+    """key -> state, a pytree of arrays."""
+    step: Callable[[Any, jax.Array], tuple[Any, jax.Array, jax.Array]]
     """(state, action) -> next state, reward, whether it is lost."""
-    observe: Callable[[jax.Array], jax.Array]
+    observe: Callable[[Any], jax.Array]
     """state -> what a policy sees."""
     horizon: int
     num_actions: int
@@ -27,7 +28,7 @@ class Environment(NamedTuple):
 class Several(NamedTuple):
     """Environments side by side, each at its own age."""
 
-    states: jax.Array
+    states: Any
     ages: jax.Array
 
 
@@ -51,7 +52,11 @@ def step_all(
     ages = now.ages + 1
     is_over = is_lost | (ages >= environment.horizon)
     fresh = jax.vmap(environment.reset)(jax.random.split(key, len(ages)))
-    states = jnp.where(is_over[:, None], fresh, states)
+    states = jax.tree.map(
+        lambda new, old: jnp.where(jnp.expand_dims(is_over, range(1, old.ndim)), new, old),
+        fresh,
+        states,
+    )
     return Several(states, jnp.where(is_over, 0, ages)), reward, seen, is_lost, is_over
 
 
@@ -118,6 +123,52 @@ def pendulum() -> Environment:
         return jnp.stack([jnp.cos(state[0]), jnp.sin(state[0]), state[1]])
 
     return Environment(reset, step, observe, 200, 0, limit=2.0)
+
+
+def from_gymnax(name: str) -> Environment:
+    """A task of the package gymnax, such as "Breakout-MinAtar".
+
+    Raises:
+        ValueError: gymnax is not installed or does not know the name, or an action is neither one
+            of several nor one number.
+    """
+    try:
+        import gymnax
+    except ImportError as error:
+        raise ValueError(f"{name} needs gymnax ({error}): pip install gymnax six") from None
+    if name not in gymnax.registered_envs:
+        raise ValueError(f"gymnax has {', '.join(gymnax.registered_envs)}; got {name!r}")
+    task, params = gymnax.make(name)
+    space = task.action_space(params)
+    num_actions = getattr(space, "n", 0)
+    if not num_actions and np.size(space.high) != 1:
+        raise ValueError(f"{name} has actions of {np.size(space.high)} numbers")
+
+    def reset(key):
+        first, key = jax.random.split(key)
+        seen, state = task.reset_env(first, params)
+        return key, state, seen
+
+    def step(state, action):
+        key, inner, _ = state
+        now, key = jax.random.split(key)
+        action = action if num_actions else jnp.reshape(action, space.shape)
+        seen, inner, reward, is_lost, _ = task.step_env(now, inner, action, params)
+        return (key, inner, seen), reward, is_lost
+
+    limit = math.inf if num_actions else float(np.max(space.high))
+    horizon = params.max_steps_in_episode
+    return Environment(reset, step, lambda state: state[2], horizon, num_actions, limit)
+
+
+def named(name: str) -> Environment:
+    """One of `ENVIRONMENTS`, or gymnax's NAME as "gymnax/NAME"; ValueError if there is none."""
+    if name.startswith("gymnax/"):
+        return from_gymnax(name.removeprefix("gymnax/"))
+    if name not in ENVIRONMENTS:
+        choices = ", ".join(ENVIRONMENTS)
+        raise ValueError(f"environment must be one of {choices} or gymnax/NAME; got {name!r}")
+    return ENVIRONMENTS[name]()
 
 
 ENVIRONMENTS = {"CartPole": cartpole, "Pendulum": pendulum}

@@ -31,9 +31,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import harness, plots, records
+from experiments import environments, harness, plots, records
 from experiments.actor_critic import ActorCritic, by_ppo
-from experiments.environments import ENVIRONMENTS
 from experiments.sac import sac
 from subspace_jax import krylov, landscape, tree
 
@@ -49,7 +48,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         )
     for algorithm, name in config.tasks:
         harness.pick("algorithm", algorithm, ALGORITHMS)
-        harness.pick("environment", name, ENVIRONMENTS)
+        environments.named(name)
     pieces = [(*task, seed) for task in config.tasks for seed in range(config.num_seeds)]
     found = records.piecewise(workdir, pieces, partial(follow, config), told)
     results: dict[str, Any] = {
@@ -79,7 +78,7 @@ KEYS = ("return", *(f"{part} {name}" for part in PARTS for name in MEASURED))
 def follow(config: ConfigDict, algorithm: str, name: str, seed: int) -> dict[str, Any]:
     """One training; everything measured, in lists over the rounds of measurement."""
     start = time.perf_counter()
-    environment = ENVIRONMENTS[name]()
+    environment = environments.named(name)
     learner = ALGORITHMS[algorithm](config, environment)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), seed), 3)
     state = learner.init(keys[0])
