@@ -3,12 +3,16 @@
     python -m experiments.intrinsic_dimension --config=configs/intrinsic_dimension.py:OPTIONS
 
 Options: ``mnist`` (all 60,000 images, the paper's 100 epochs, 3 seeds), ``toy`` (the paper's
-1000-parameter problem with intrinsic dimension 10), ``cartpole`` (a pole, by evolution strategies),
-``fashion`` (Fashion-MNIST, to go with ``mnist`` or alone), ``lenet`` (that network instead),
+1000-parameter problem with intrinsic dimension 10), ``cartpole`` and ``pendulum`` (by evolution
+strategies), ``q_learning`` (of the pole, as in the paper), ``game=NAME`` (a task of the package
+gymnax, by evolution strategies; such as ``Breakout-MinAtar``), ``fashion`` (Fashion-MNIST, to go
+with ``mnist`` or alone), ``lenet`` (that network instead),
 ``untied_lenet`` and ``dense_lenet`` (its convolutions without shared weights, or dense),
 ``width=N`` and ``depth=N`` (of the hidden layers), ``shuffled_pixels``, ``shuffled_labels=SHARE``
 (of the training labels; scored on training images), ``smoke`` (seconds), ``d=N`` (that d alone).
 """
+
+from ml_collections import ConfigDict
 
 from configs.common import parse_arg, training
 
@@ -17,16 +21,18 @@ DIMS = (50, 100, 200, 300, 400, 500, 625, 750, 875, 1000, 1250, 1500)
 
 def get_config(arg=None):
     options = parse_arg(
-        arg, smoke=False, mnist=False, toy=False, cartpole=False, fashion=False, lenet=False,
-        untied_lenet=False, dense_lenet=False, width=200, depth=2, shuffled_pixels=False,
-        shuffled_labels=0.0, d=0,
+        arg, smoke=False, mnist=False, toy=False, cartpole=False, pendulum=False, q_learning=False,
+        game="", fashion=False, lenet=False, untied_lenet=False, dense_lenet=False, width=200,
+        depth=2, shuffled_pixels=False, shuffled_labels=0.0, d=0,
     )  # fmt: skip
     lenets = [name for name in ("lenet", "untied_lenet", "dense_lenet") if vars(options)[name]]
     if len(lenets) > 1:
         raise ValueError(f"choose one of {', '.join(lenets)}")
     images = options.mnist or options.fashion or bool(lenets)
-    if images + options.toy + options.cartpole > 1:
-        raise ValueError("choose one of images (mnist, fashion, lenet), toy and cartpole")
+    control = [options.cartpole, options.pendulum, options.q_learning, bool(options.game)]
+    if images + options.toy + sum(control) > 1:
+        choices = "toy, cartpole, pendulum, q_learning and a game"
+        raise ValueError(f"choose one of images (mnist, fashion, lenet), {choices}")
     config = training()
     config.problem = "mlp"
     config.data = "mnist5k"
@@ -43,10 +49,13 @@ def get_config(arg=None):
     config.batch_size = 128
     config.learning_rate = 1e-2  # Adam, on z
     config.direct_learning_rate = 1e-3  # Adam, on all parameters
-    config.population = 32  # of cartpole: policies in a step, in antithetic pairs
+    config.environment = ""  # of evolution and q_learning
+    config.returns = (0.0, 500.0)  # of an episode: which scores nothing, which all
+    config.population = 32  # of evolution: policies in a step, in antithetic pairs
     config.sigma = 1.0  # noise of every entry of z; the projection is isometric
     config.direct_sigma = 0.05  # noise of every parameter
-    config.horizon = 500  # steps of 20 ms that the pole is to stand
+    config.horizon = 500  # of an episode, in steps
+    config.q_learning = ConfigDict()
     config.decay = False  # cosine decay of both to zero
     config.num_bootstrap = 1000
     config.num_steps = 1200
@@ -66,8 +75,15 @@ def get_config(arg=None):
         config.dims = (50, 100, 150, 200, 250, 275, 300, 350, 400, 500, 600, 750)
     if options.shuffled_labels:
         config.dims = (500, 1000, 2000, 4000, 8000, 12_000, 16_000, 24_000, 32_000)
-    if options.cartpole:
-        cartpole(config)
+    if any(control):
+        config.environment, config.returns = "CartPole", (0.0, 500.0)
+        evolution(config)
+    if options.pendulum:
+        config.environment, config.returns = "Pendulum", (-1600.0, 0.0)
+    if options.game:
+        config.environment, config.returns = f"gymnax/{options.game}", (0.0, 10.0)
+    if options.q_learning:
+        q_learning(config)
     if options.toy:
         toy(config)
     if options.smoke:
@@ -84,8 +100,24 @@ def get_config(arg=None):
     return config
 
 
-def cartpole(config):
-    config.problem = "cartpole"
+def q_learning(config):
+    config.problem = "q_learning"
+    config.num_seeds = 5
+    config.batch_size = 64
+    config.learning_rate, config.direct_learning_rate = 1e-2, 1e-3
+    config.num_steps = 10_000
+    config.steps_per_call, config.log_every, config.checkpoint_every = 100, 500, 2500
+    config.q_learning.num_envs = 8
+    config.q_learning.capacity = 8192  # steps that are remembered
+    config.q_learning.target_every = 100  # steps until the network that sets the aims is renewed
+    config.q_learning.explore = 0.3  # share of the steps in which chance falls
+    config.q_learning.least_chance = 0.05
+    config.q_learning.discount = 0.99
+    config.q_learning.reward_scale = 0.1
+
+
+def evolution(config):
+    config.problem = "evolution"
     config.hidden = (64, 64)
     config.dims = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 64)
     config.num_seeds = 10

@@ -36,7 +36,8 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import harness, plots, records
-from experiments.intrinsic_problems import PROBLEMS, Problem
+from experiments.control_problems import evolution, q_learning
+from experiments.intrinsic_problems import IMAGES_AND_SUMS, Problem
 from subspace_jax import landscape, projections, tree
 
 
@@ -59,7 +60,7 @@ def measure(config: ConfigDict, workdir: Path) -> tuple[dict, dict[str, float]]:
     state, seconds = harness.train(
         workdir,
         config,
-        initial_state(params0, config),
+        initial_state(problem, params0, config),
         partial(train_step, problem, config),
         problem.batches,
         constants=(params0, bases),
@@ -70,6 +71,7 @@ def measure(config: ConfigDict, workdir: Path) -> tuple[dict, dict[str, float]]:
     return results, seconds
 
 
+PROBLEMS = IMAGES_AND_SUMS | {"evolution": evolution, "q_learning": q_learning}
 PROJECTIONS = {
     name: getattr(projections, name)
     for name in (
@@ -101,12 +103,17 @@ def start(problem: Problem, config: ConfigDict) -> tuple[Any, Any]:
     return jax.jit(jax.vmap(one_seed))(jnp.arange(config.num_seeds))
 
 
-def initial_state(params0: Any, config: ConfigDict) -> dict[str, Any]:
-    """Direct parameters and z of every run, each with its optimizer's state."""
+def initial_state(problem: Problem, params0: Any, config: ConfigDict) -> dict[str, Any]:
+    """Direct parameters and z of every run, each with its optimizer's state and its memory."""
     direct = jax.tree.map(jnp.copy, params0)
     z = jnp.zeros((config.num_seeds, len(config.dims), max(config.dims)))
     over_seeds, over_runs = jax.vmap, lambda f: jax.vmap(jax.vmap(f))
+    key = jax.random.fold_in(jax.random.key(config.seed), config.num_seeds + 1)
+    keys = jax.random.split(key, (config.num_seeds, 1 + len(config.dims)))
+    memory = over_seeds(lambda params, keys: jax.vmap(problem.remember, (0, None))(keys, params))
     return {
+        "direct_memory": over_seeds(problem.remember)(keys[:, 0], jax.tree.map(jnp.copy, params0)),
+        "memory": memory(params0, keys[:, 1:]),
         "direct": direct,
         "direct_optimizer": over_seeds(optimizer(config, config.direct_learning_rate).init)(direct),
         "z": z,
@@ -123,30 +130,38 @@ def train_step(problem, config, state, batch, key, params0, bases):
         return value, optax.apply_updates(variables, updates), optimizer_state
 
     def one_seed(state, batch, key, params0, bases):
-        def one_dim(z, z_optimizer, basis, key):
-            loss_z = projections.restrict(problem.loss, basis, params0)
-            of_batch = partial(problem.value_and_grad, lambda z: loss_z(z, *batch), key=key)
-            return step(config.learning_rate, of_batch, z, z_optimizer)
+        def one_dim(z, z_optimizer, memory, basis, key):
+            params = projections.restrict(lambda params: params, basis, params0)
+            memory, examples = problem.gather(params(z), memory, batch, key)
+            of_batch = partial(
+                problem.value_and_grad, lambda z: problem.loss(params(z), *examples), key=key
+            )
+            return memory, *step(config.learning_rate, of_batch, z, z_optimizer)
 
         direct_key, *dim_keys = jax.random.split(key, 1 + len(config.dims))
+        direct_memory, examples = problem.gather(
+            state["direct"], state["direct_memory"], batch, direct_key
+        )
         direct_loss, direct, direct_optimizer = step(
             config.direct_learning_rate,
             partial(
                 problem.direct_value_and_grad,
-                lambda params: problem.loss(params, *batch),
+                lambda params: problem.loss(params, *examples),
                 key=direct_key,
             ),
             state["direct"],
             state["direct_optimizer"],
         )
-        loss, z, z_optimizer = harness.each(one_dim)(
-            state["z"], state["z_optimizer"], bases, jnp.stack(dim_keys)
+        memory, loss, z, z_optimizer = harness.each(one_dim)(
+            state["z"], state["z_optimizer"], state["memory"], bases, jnp.stack(dim_keys)
         )
         state = {
             "direct": direct,
             "direct_optimizer": direct_optimizer,
+            "direct_memory": direct_memory,
             "z": z,
             "z_optimizer": z_optimizer,
+            "memory": memory,
         }
         return state, {"direct_loss": direct_loss, "loss": loss}
 
@@ -218,7 +233,7 @@ def table(config: ConfigDict, results: dict) -> str:
     """The numbers as a person reads them."""
     direct = np.array(results["direct_score"])
     lines = [
-        f"{config.problem} on {data_name(config)}",
+        data_name(config) if config.environment else f"{config.problem} on {data_name(config)}",
         f"D = {results['num_parameters']:,} parameters, projection {config.projection}, "
         f"{len(direct)} seeds, {results['num_test_examples']} examples scored",
         "",
@@ -241,9 +256,11 @@ def table(config: ConfigDict, results: dict) -> str:
 
 def data_name(config: ConfigDict) -> str:
     """What was learned, as a person says it."""
-    told = {"toy": "ten sums", "cartpole": "cart-pole"}
-    if config.problem in told:
-        return told[config.problem]
+    if config.problem == "toy":
+        return "ten sums"
+    if config.environment:
+        by = {"evolution": "evolution strategies", "q_learning": "Q-learning"}[config.problem]
+        return f"{config.environment} by {by}"
     pixels = ", pixels shuffled" if config.shuffled_pixels else ""
     labels = f", {config.shuffled_labels:.0%} of labels random" if config.shuffled_labels else ""
     return f"{config.data_path or config.data}{pixels}{labels}"
@@ -283,8 +300,8 @@ def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
         axes.plot(*point, marker, color=colour, ms=9, label=text, zorder=4, ls=":")
         low, high = (d or dims[-1] for d in results["d_int"][name]["interval"])
         axes.plot([low, high], [threshold] * 2, color=colour, lw=5, alpha=0.35)
-    told = {"toy": "exp(-loss)", "cartpole": "time upright"}
-    score = told.get(config.problem, "accuracy")
+    score = "exp(-loss)" if config.problem == "toy" else "accuracy"
+    score = "return" if config.environment else score
     label = f"{score} on {data_name(config)}"
     axes.set(xlabel="subspace dimension d", ylabel=label, ylim=(0, 1.02))
     axes.locator_params(axis="x", integer=True)

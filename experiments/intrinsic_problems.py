@@ -1,4 +1,4 @@
-"""What is trained in random subspaces: images, as they are or shuffled; a pole; ten sums."""
+"""What is trained in random subspaces: images, as they are or shuffled; ten sums."""
 
 import math
 from collections.abc import Callable
@@ -10,34 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
 from experiments import data, models
-from experiments.environments import push, stands
 
 
 def by_backpropagation(function: Callable, variables: Any, key: jax.Array) -> tuple:
     """The value and the gradient of a function."""
     del key
     return jax.value_and_grad(function)(variables)
-
-
-def by_evolution(
-    function: Callable, variables: Any, key: jax.Array, *, population: int, sigma: float
-) -> tuple:
-    """The value and the gradient of a function smoothed by noise, from antithetic samples.
-
-    Reference: Salimans, Ho, Chen, Sidor & Sutskever (2017), "Evolution strategies as a scalable
-    alternative to reinforcement learning", algorithm 1.
-    """
-    center, unravel = ravel_pytree(variables)
-    noise = jax.random.normal(key, (population // 2, center.size))
-    samples = center + sigma * jnp.concatenate([noise, -noise])
-    values = jax.vmap(lambda x: function(unravel(x)))(samples)
-    above, below = jnp.split(values, 2)
-    grads = (above - below) @ noise / (2 * sigma * len(noise))
-    return values.mean(), unravel(grads)
 
 
 class Problem(NamedTuple):
@@ -57,6 +38,10 @@ class Problem(NamedTuple):
     """(function, z, key) -> its value and gradient, exact or estimated."""
     direct_value_and_grad: Callable[..., tuple[jax.Array, Any]] = by_backpropagation
     """Likewise of all parameters."""
+    remember: Callable[[jax.Array, Any], Any] = lambda key, params: ()
+    """(key, parameters) -> what a run keeps from step to step beside its parameters."""
+    gather: Callable[..., tuple[Any, tuple]] = lambda params, memory, batch, key: (memory, batch)
+    """(parameters, memory, batch, key) -> memory, and what the loss is to be of."""
 
 
 def classification(network: Callable[..., nn.Module], config: ConfigDict) -> Problem:
@@ -113,41 +98,6 @@ def shuffled(config: ConfigDict, split: data.Split) -> data.Split:
     return split._replace(train_y=labels)
 
 
-def cartpole(config: ConfigDict) -> Problem:
-    """A policy of two hidden layers holds up a pole; scored by the share of the time that it does.
-
-    Its gradient is estimated by evolution strategies; Li et al. (2018) trained a Q-network.
-    """
-    if config.population < 2 or config.population % 2:
-        raise ValueError(f"population must be even and at least 2, got {config.population}")
-    policy = models.MLP((*config.hidden, 2))
-
-    def upright(params, start):
-        def step(state, _):
-            state = push(state, policy.apply(params, state[None])[0].argmax())
-            return state, stands(state)
-
-        held = jax.lax.scan(step, start, length=config.horizon)[1]
-        return jnp.cumprod(held).mean()  # once fallen it stays
-
-    def scores(params, starts):
-        return jax.vmap(partial(upright, params))(starts)
-
-    def starts(number, *seed):
-        return np.random.default_rng(seed).uniform(-0.05, 0.05, (*number, 4)).astype(np.float32)
-
-    evolve = partial(partial, by_evolution, population=config.population)
-    return Problem(
-        init=lambda key: policy.init(key, jnp.zeros((1, 4))),
-        loss=lambda params, starts: -scores(params, starts).mean(),
-        scores=scores,
-        examples=(starts((100,), config.seed),),
-        batches=lambda step: (starts((config.batch_size, config.num_seeds), config.seed, 1, step),),
-        value_and_grad=evolve(sigma=config.sigma),
-        direct_value_and_grad=evolve(sigma=config.direct_sigma),
-    )
-
-
 def toy(config: ConfigDict) -> Problem:
     """1000 numbers in ten groups; the i-th group has to sum to i. Scored by exp(-loss).
 
@@ -170,11 +120,10 @@ def toy(config: ConfigDict) -> Problem:
     )
 
 
-PROBLEMS: dict[str, Callable[[ConfigDict], Problem]] = {
+IMAGES_AND_SUMS: dict[str, Callable[[ConfigDict], Problem]] = {
     "mlp": partial(classification, lambda config, num: models.MLP((*config.hidden, num))),
     "lenet": partial(classification, lambda config, num: models.LeNet(num)),
     "untied_lenet": partial(classification, lambda config, num: models.LeNet(num, "untied")),
     "dense_lenet": partial(classification, lambda config, num: models.LeNet(num, "dense")),
-    "cartpole": cartpole,
     "toy": toy,
 }

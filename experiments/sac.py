@@ -11,17 +11,7 @@ from ml_collections import ConfigDict
 from experiments import models
 from experiments.actor_critic import ActorCritic
 from experiments.environments import Environment, Several, several, step_all
-
-
-class Transitions(NamedTuple):
-    """Steps of play, along the leading axis."""
-
-    observation: jax.Array
-    action: jax.Array
-    reward: jax.Array
-    later: jax.Array
-    """What was seen after the step."""
-    is_lost: jax.Array
+from experiments.replay import Replay, Transitions, add, draw, empty
 
 
 class Batch(NamedTuple):
@@ -42,9 +32,7 @@ class State(NamedTuple):
     memory: Any
     """The optimizer's."""
     environments: Several
-    replay: Transitions
-    num_stored: jax.Array
-    """Ever; older ones are overwritten."""
+    replay: Replay
 
 
 def sac(config: ConfigDict, environment: Environment) -> ActorCritic:
@@ -75,9 +63,8 @@ def sac(config: ConfigDict, environment: Environment) -> ActorCritic:
             "log_temperature": jnp.zeros(()),
         }  # fmt: skip
         first = Transitions(seen, action, action, seen, action > 0)
-        replay = jax.tree.map(lambda x: jnp.zeros((knobs.capacity, *x.shape[1:]), x.dtype), first)
         memory = optimizer.init(weights)
-        state = State(weights, critics, memory, environments, replay, jnp.int32(0))
+        state = State(weights, critics, memory, environments, empty(first, knobs.capacity))
         play_keys = jax.random.split(jax.random.fold_in(start_key, 1), knobs.warm_up)
         return jax.lax.scan(lambda state, key: (played(state, key), None), state, play_keys)[0]
 
@@ -110,10 +97,8 @@ def sac(config: ConfigDict, environment: Environment) -> ActorCritic:
 
     def remembered(state, key, size):
         rows_key, *noise_keys = jax.random.split(key, 3)
-        stored = jnp.minimum(state.num_stored, knobs.capacity)
-        rows = jax.random.randint(rows_key, (size,), 0, stored)
         noises = (jax.random.normal(key, (size,)) for key in noise_keys)
-        return Batch(jax.tree.map(lambda x: x[rows], state.replay), *noises)
+        return Batch(draw(state.replay, rows_key, size), *noises)
 
     def update(state, key):
         batch = remembered(state, key, knobs.batch_size)
@@ -142,9 +127,7 @@ def sac(config: ConfigDict, environment: Environment) -> ActorCritic:
     def played(state, key):
         """One step of every environment, remembered."""
         state, steps, _ = play(state, key)
-        rows = (state.num_stored + jnp.arange(config.num_envs)) % knobs.capacity
-        replay = jax.tree.map(lambda all_, x: all_.at[rows].set(x), state.replay, steps)
-        return state._replace(replay=replay, num_stored=state.num_stored + config.num_envs)
+        return state._replace(replay=add(state.replay, steps))
 
     def advance(state, key):
         def step(state, key):
@@ -156,7 +139,7 @@ def sac(config: ConfigDict, environment: Environment) -> ActorCritic:
 
         return jax.lax.scan(step, state, jax.random.split(key, knobs.num_steps))[0]
 
-    def draw(state, key, num_steps):
+    def draw_and_play(state, key, num_steps):
         play_key, batch_key = jax.random.split(key)
 
         def step(state, key):
@@ -177,7 +160,7 @@ def sac(config: ConfigDict, environment: Environment) -> ActorCritic:
             "critic": lambda weights, batch: critic_loss(state, weights, batch),
         }
 
-    return ActorCritic(init, advance, lambda state: state.weights, losses, draw)
+    return ActorCritic(init, advance, lambda state: state.weights, losses, draw_and_play)
 
 
 def squashed(

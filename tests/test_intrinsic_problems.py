@@ -1,6 +1,4 @@
-"""What the intrinsic dimension is measured of: the pole against its equations, shuffling, LeNet."""
-
-from functools import partial
+"""What the intrinsic dimension is measured of: shuffled images, LeNets, every option."""
 
 import jax
 import jax.numpy as jnp
@@ -8,67 +6,10 @@ import numpy as np
 import pytest
 
 from configs.intrinsic_dimension import get_config
-from experiments import data, environments, models
+from experiments import data, models
 from experiments import intrinsic_dimension as experiment
 from experiments import intrinsic_problems as problems
 from subspace_jax import tree
-
-
-@pytest.mark.parametrize("right", [False, True])
-def test_a_push_solves_the_equations_of_motion(right):
-    """Of a cart and a rod on it: their mass matrix times the accelerations is the force."""
-    _, speed, angle, spin = state = np.array([0.3, -0.8, 0.15, 1.1])
-    inertia = np.array([[1.1, 0.05 * np.cos(angle)], [0.05 * np.cos(angle), 0.1 * 0.25 * 4 / 3]])
-    force = np.array([20 * right - 10 + 0.05 * spin**2 * np.sin(angle), 0.49 * np.sin(angle)])
-    acceleration, turn = np.linalg.solve(inertia, force)
-    expected = state + 0.02 * np.array([speed, acceleration, spin, turn])
-    found = environments.push(jnp.asarray(state), jnp.asarray(right))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-def test_the_score_is_the_share_of_the_time_before_the_fall():
-    config = get_config("cartpole")
-    config.update(hidden=(3,), horizon=60, num_seeds=1)
-    problem = problems.cartpole(config)
-    params = problem.init(jax.random.key(0))
-    params["params"]["Dense_1"]["bias"] += jnp.array([0, 100.0])  # pushes right for ever
-    starts = problem.examples[0][:2]
-    for start, score in zip(starts, problem.scores(params, starts), strict=True):
-        state, steps = jnp.asarray(start), 0
-        while abs(state := environments.push(state, jnp.array(1)))[2] <= np.radians(12):
-            steps += 1
-        assert score == pytest.approx(steps / 60)
-        assert 5 < steps < 20
-
-
-def test_a_pole_or_a_cart_too_far_is_down():
-    states = np.array([[0, 0, 0, 0], [2.5, 0, 0, 0], [0, 0, -0.22, 0], [2.3, 9, 0.2, 9]])
-    assert [int(environments.stands(jnp.asarray(state))) for state in states] == [1, 0, 0, 1]
-
-
-def test_evolution_estimates_the_gradient_of_a_linear_function_from_its_samples():
-    slope, x = (
-        {"w": jnp.array([1.0, -2]), "b": jnp.array([3.0])},
-        {"w": jnp.ones(2), "b": jnp.ones(1)},
-    )
-    key, sigma = jax.random.key(1), 0.3
-    value, grads = problems.by_evolution(
-        partial(tree.vdot, slope), x, key, population=8, sigma=sigma
-    )
-    noise = jax.random.normal(key, (4, 3))
-    expected = noise.T @ (noise @ tree.ravel(slope)) / 4
-    np.testing.assert_allclose(tree.ravel(grads), expected, rtol=1e-4)
-    assert value == pytest.approx(float(tree.vdot(slope, x)), rel=1e-5)
-
-
-def test_evolution_with_many_samples_finds_the_gradient():
-    x = jnp.array([0.5, -1, 2])
-
-    def function(x):
-        return jnp.sum(x**2) + jnp.sin(x[0])
-
-    _, grads = problems.by_evolution(function, x, jax.random.key(0), population=200_000, sigma=0.01)
-    np.testing.assert_allclose(grads, jax.grad(function)(x), atol=0.05)
 
 
 def split(num=200):
@@ -135,7 +76,9 @@ def test_windows_times_a_matrix_are_a_convolution():
 
 
 OPTIONS = {
-    "cartpole": "cart-pole",
+    "cartpole": "CartPole by evolution strategies",
+    "pendulum": "Pendulum by evolution strategies",
+    "q_learning": "CartPole by Q-learning",
     "shuffled_pixels": "digits, pixels shuffled",
     "shuffled_labels=0.5": "digits, 50% of labels random",
     "lenet": "mnist5k",
@@ -162,6 +105,7 @@ def test_the_options_are_the_papers():
     assert get_config("lenet").problem == "lenet"
     assert get_config("lenet,mnist").data == "mnist"
     assert get_config("cartpole").hidden == (64, 64)
+    assert get_config("game=Asterix-MinAtar").environment == "gymnax/Asterix-MinAtar"
     assert get_config("untied_lenet,fashion").problem == "untied_lenet"
     with pytest.raises(ValueError, match="choose one"):
         get_config("fashion,toy")

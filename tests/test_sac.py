@@ -61,18 +61,19 @@ def test_what_was_played_is_remembered_and_the_oldest_overwritten():
     config.sac.capacity = 40
     learner = sac(config, environments.pendulum())
     state = jax.jit(learner.init)(KEY)
-    assert int(state.num_stored) == 16
-    assert np.all(np.asarray(state.replay.reward)[16:] == 0)
-    after = jax.jit(learner.advance)(state, KEY)
-    assert int(after.num_stored) == 48
-    assert np.all(np.asarray(after.replay.reward) != 0)
-    oldest = np.asarray(after.replay.observation) == np.asarray(state.replay.observation)
+    before = jax.tree.map(np.asarray, state.replay.steps)
+    assert int(state.replay.num_seen) == 16
+    assert np.all(before.reward[16:] == 0)
+    after, num_seen = jax.tree.map(np.asarray, jax.jit(learner.advance)(state, KEY).replay)
+    assert num_seen == 48
+    assert np.all(after.reward != 0)
+    oldest = after.observation == before.observation
     assert not oldest[:8].any()
     assert oldest[8:16].all()
-    angle = np.arctan2(*np.asarray(after.replay.observation)[:, 1::-1].T)
-    speed = np.asarray(after.replay.observation)[:, 2]
-    moved = jax.vmap(environments.swing)(jnp.stack([angle, speed], 1), after.replay.action)
-    np.testing.assert_allclose(after.replay.later[:, 2], moved[:, 1], atol=1e-5)
+    angle = np.arctan2(*after.observation[:, 1::-1].T)
+    states = jnp.stack([angle, after.observation[:, 2]], 1)
+    moved = jax.vmap(environments.swing)(states, after.action)
+    np.testing.assert_allclose(after.later[:, 2], moved[:, 1], atol=1e-5)
 
 
 def test_discrete_actions_are_refused():

@@ -60,15 +60,15 @@ import chex, jax, jax.numpy as jnp
 from functools import partial
 from jax.sharding import AxisType, PartitionSpec as P
 from configs.intrinsic_dimension import get_config
-from experiments import harness, intrinsic_dimension, intrinsic_problems, meshes
+from experiments import harness, intrinsic_dimension, meshes
 
 jax.config.update("jax_enable_x64", True)
 harness.each = jax.vmap  # as on accelerators
 
 def trained(config, mesh):
-    problem = intrinsic_problems.PROBLEMS[config.problem](config)
+    problem = intrinsic_dimension.PROBLEMS[config.problem](config)
     constants = intrinsic_dimension.start(problem, config)
-    state = intrinsic_dimension.initial_state(constants[0], config)
+    state = intrinsic_dimension.initial_state(problem, constants[0], config)
     state = jax.device_put(state, meshes.shardings(mesh, config.sharding, state))
     constants = jax.device_put(constants, meshes.replicated(mesh))
     stack = harness.stacked(mesh, config, problem.batches, 0)
