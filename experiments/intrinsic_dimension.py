@@ -9,14 +9,16 @@ direct training; the smallest such d, d_int90, measures how hard the problem is.
     python -m experiments.intrinsic_dimension --config=configs/intrinsic_dimension.py:mnist
     python -m experiments.intrinsic_dimension --config=configs/intrinsic_dimension.py:toy
     python -m experiments.intrinsic_dimension --config=configs/intrinsic_dimension.py:cartpole
+    python -m experiments.intrinsic_dimension --config=configs/intrinsic_dimension.py:q_learning
 
 Expected: d_int90 = 750 on MNIST-5k, 500 against direct training and 625 against a perfect score on
 all of MNIST (the paper: 525 and 750, on its own grid), 10 on the toy problem.
 On a pole that evolution strategies balance, 12 against both baselines with 10 to 24 in 90 % of the
 resamples (the paper, by Q-learning: 25); seeds decide, with others it was 16 and 32.
 
-Other options are LeNet, Fashion-MNIST, widths and depths, shuffled pixels and labels. Not here, for
-want of the data or the simulator: the paper's CIFAR-10, ImageNet, Humanoid and Pong. Every d and
+Other options are LeNets, Fashion-MNIST, widths and depths, shuffled pixels and labels (side by side
+in ``intrinsic_variants``), a pendulum, and the games of gymnax. Not here, for want of the data or
+the simulator: the paper's CIFAR-10, ImageNet, Humanoid and Pong. Every d and
 seed trains in one compiled program: d is a traced number, the runs an axis of ``vmap`` on
 accelerators, one after another on a CPU.
 """
