@@ -102,10 +102,12 @@ def get_config(arg=None):
 
 def q_learning(config):
     config.problem = "q_learning"
-    config.num_seeds = 5
+    config.dims = (8, 12, 16, 20, 25, 32, 48, 64, 96, 128, 256)
+    config.num_seeds = 3
     config.batch_size = 64
     config.learning_rate, config.direct_learning_rate = 1e-2, 1e-3
-    config.num_steps = 10_000
+    config.decay = True
+    config.num_steps = 15_000
     config.steps_per_call, config.log_every, config.checkpoint_every = 100, 500, 2500
     config.q_learning.num_envs = 8
     config.q_learning.capacity = 8192  # steps that are remembered
