@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from configs.common import parse_arg
 
 FINE = (100, 150, 200, 250, 300, 400, 500, 600, 700, 800, 1000, 1250)
+LENET = (150, 200, 250, 300, 400, 500, 600)
 COARSE = (400, 600, 800, 1000, 1400, 2000)
 COARSEST = (600, 1000, 1400, 2000)  # a network of 3.6 million parameters
 MEMORY = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
@@ -24,11 +25,11 @@ VARIANTS = (  # name, options of configs/intrinsic_dimension.py, dims, the paper
     ("... 4 x 200", "depth=4", FINE, NO_PAPER),
     ("... pixels shuffled", "shuffled_pixels", FINE, NO_PAPER),
     ("... Fashion-MNIST", "fashion", FINE, NO_PAPER),
-    ("LeNet", "lenet", FINE, 275),
-    ("... its weights not shared", "untied_lenet", FINE, 450),
+    ("LeNet", "lenet", LENET, 275),
+    ("... its weights not shared", "untied_lenet", LENET, 450),
     ("... its convolutions dense", "dense_lenet", COARSEST, 1400),
     ("... pixels shuffled", "lenet,shuffled_pixels", COARSE, NO_PAPER),
-    ("... Fashion-MNIST", "lenet,fashion", FINE, NO_PAPER),
+    ("... Fashion-MNIST", "lenet,fashion", LENET, NO_PAPER),
     ("2 x 200, 10 % of labels random", "shuffled_labels=0.1", MEMORY, NO_PAPER),
     ("... half of the labels", "shuffled_labels=0.5", MEMORY, NO_PAPER),
     ("... all labels", "shuffled_labels=1.0", MEMORY, NO_PAPER),
