@@ -39,7 +39,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         {"variant": name, "paper": paper or None, **row}
         for (name, _, _, paper), row in zip(config.variants, found, strict=True)
     ]
-    results = {"rows": rows, "summary": headline(rows)}
+    direct = [float(np.mean(row["direct_score"])) for row in rows]
+    results = {"rows": rows, "direct_score": direct, "summary": headline(rows)}
     records.say(table(rows), sys.stdout)
     size = (8, 1.6 + 0.32 * len(rows))
     plots.save(workdir / "intrinsic_variants.png", partial(draw, rows), size=size)

@@ -14,11 +14,11 @@ actor's space but for its slowness; SAC's critic is the steadiest. On the steps 
 of PPO's actors' shares were .90 and .59: other steps have to tell.
 
 PPO on cart-pole and on a pendulum that is swung up, SAC on the latter, environments, networks and
-algorithm in one compiled program. The eigenspaces, of the algebraically largest eigenvalues, are those of the
-actor's and of the critic's own loss on steps that are played for that alone; the "true" gradient
-and those of minibatches are of other such steps. A part of what the spaces move is the noise of so
-many steps, which is not told apart. SAC's batches come from what was played before. Tasks of gymnax
-are named gymnax/NAME. Not here: physics engines.
+algorithm in one compiled program. The eigenspaces, of the algebraically largest eigenvalues, are
+those of the actor's and of the critic's own loss on steps that are played for that alone; the
+"true" gradient and those of minibatches are of other such steps. A part of what the spaces move is
+the noise of so many steps, which is not told apart. SAC's batches come from what was played before.
+Tasks of gymnax are named gymnax/NAME. Not here: physics engines.
 """
 
 import sys
