@@ -23,10 +23,9 @@ def rolled(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = No
 
     The parameters are cut into tiles of ``dim``, each a copy of z, rolled by a random number of
     places, with a random sign for every parameter, divided by the square root of the number of
-    parameters that share the entry. Neighbours read neighbours, so memory is read in order both
-    ways; but two parameters of a tile never share an entry, which `hashed` leaves to chance: it
-    reaches a little more at equal d and stores an integer for each parameter. Arguments and errors
-    as in `hashed`.
+    parameters that share the entry. Neighbours read neighbours, so memory is read in order. The
+    integer for each parameter that `hashed` stores is computed anew each time, about twice its
+    time on a CPU; `contract` holds it in passing. Arguments and errors as in `hashed`.
     """
     layout = layout_of(params)
     dim, max_dim, mask = check_dim(layout, dim, max_dim)
