@@ -30,13 +30,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from configs.intrinsic_dimension import get_config
 from experiments import harness, intrinsic_dimension, plots, records
 
 
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Measure every variant; print and draw how many directions each needs."""
-    pieces = [(name, options, tuple(dims)) for name, options, dims, _ in config.variants]
+    pieces = [(name, changes, tuple(dims)) for name, changes, dims, _ in config.variants]
     found = records.piecewise(workdir, pieces, partial(measured, config, workdir), told)
     rows = [
         {"variant": name, "paper": paper or None, **row}
@@ -51,10 +50,10 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     return results | {"seconds": {key: sum(s[key] for s in seconds) for key in seconds[0]}}
 
 
-def measured(config: ConfigDict, workdir: Path, name: str, options: str, dims: tuple) -> dict:
-    """The results of `intrinsic_dimension` with these options and dims."""
-    inner = get_config(",".join(filter(None, (config.options, options))))
-    inner.update(dims=dims, num_seeds=config.num_seeds, seed=config.seed)
+def measured(config: ConfigDict, workdir: Path, name: str, changes: dict, dims: tuple) -> dict:
+    """The results of `intrinsic_dimension` with these changes of its config and these dims."""
+    inner = config.training.copy_and_resolve_references()
+    inner.update(changes, dims=dims, seed=config.seed)
     folder = workdir / "training"
     folder.mkdir(exist_ok=True)
     records.claim(folder, inner)

@@ -164,7 +164,9 @@ train(Path({folder!r}), config(checkpoint_limit=3))
 
 def test_a_checkpoint_that_does_not_end_ends_the_run_and_costs_no_more(tmp_path, capsys):
     program = HANGING.format(folder=str(tmp_path / "hung"))
-    hung = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    hung = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
     assert hung.returncode == 1
     last = hung.stderr.splitlines()[-1]
     assert last.startswith("error: a checkpoint took more than 3 s")
