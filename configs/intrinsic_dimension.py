@@ -111,7 +111,7 @@ def q_learning(config):
     config.steps_per_call, config.log_every, config.checkpoint_every = 100, 500, 2500
     config.q_learning.num_envs = 8
     config.q_learning.capacity = 8192  # steps that are remembered
-    config.q_learning.target_every = 100  # steps until the network that sets the aims is renewed
+    config.q_learning.target_rate = 0.005  # of the running mean that values what comes later
     config.q_learning.explore = 0.3  # share of the steps in which chance falls
     config.q_learning.least_chance = 0.05
     config.q_learning.discount = 0.99

@@ -60,18 +60,24 @@ class Memory(NamedTuple):
     environments: Several
     replay: replay.Replay
     target: PyTree
-    """The network's parameters of some steps ago."""
+    """A running mean of the network's parameters, by which what comes later is valued."""
 
 
 def q_learning(config: ConfigDict) -> Problem:
     """A network tells what actions are worth: deep Q-learning, as Li et al. (2018) trained it.
 
-    Reference: Mnih et al. (2015), "Human-level control through deep reinforcement learning".
+    The network chooses the later action and its running mean says what that is worth.
+
+    Reference: van Hasselt, Guez & Silver (2016), "Deep reinforcement learning with double
+    Q-learning"; the running mean is that of Lillicrap et al. (2016).
     """
     environment, knobs = environments.named(config.environment), config.q_learning
     if not environment.num_actions:
         raise ValueError(f"{config.environment} has no discrete actions to learn the worth of")
     network = _network(config, environment)
+
+    def taken(worths, action):
+        return jnp.take_along_axis(worths, action[:, None], 1)[:, 0]
 
     def remember(key, params):
         several = environments.several(environment, key, knobs.num_envs)
@@ -85,9 +91,7 @@ def q_learning(config: ConfigDict) -> Problem:
         del batch
         action_key, random_key, step_key, draw_key = jax.random.split(key, 4)
         num_steps = memory.replay.num_seen // knobs.num_envs
-        target = jax.tree.map(
-            partial(jnp.where, num_steps % knobs.target_every == 0), params, memory.target
-        )
+        target = optax.incremental_update(params, memory.target, knobs.target_rate)
         seen = jax.vmap(environment.observe)(memory.environments.states)
         best = network.apply(params, seen).argmax(-1).astype(jnp.int32)
         other = jax.random.randint(action_key, best.shape, 0, environment.num_actions)
@@ -99,12 +103,14 @@ def q_learning(config: ConfigDict) -> Problem:
         steps = replay.Transitions(seen, action, reward, later, is_lost)
         remembered = replay.add(memory.replay, steps)
         steps = replay.draw(remembered, draw_key, config.batch_size)
-        worth = network.apply(target, steps.later).max(-1)
+        worth = taken(
+            network.apply(target, steps.later), network.apply(params, steps.later).argmax(-1)
+        )
         wanted = knobs.reward_scale * steps.reward + knobs.discount * worth * ~steps.is_lost
         return Memory(several, remembered, target), (steps.observation, steps.action, wanted)
 
     def loss(params, seen, action, wanted):
-        worth = jnp.take_along_axis(network.apply(params, seen), action[:, None], 1)[:, 0]
+        worth = taken(network.apply(params, seen), action)
         return optax.huber_loss(worth, wanted).mean()
 
     return Problem(

@@ -1,9 +1,11 @@
 """Shape annotations are checked in every test; data sets are never fetched."""
 
+import gc
 import os
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jaxlib
@@ -20,18 +22,16 @@ if jaxlib.version.__version_info__ < (0, 11):  # where XLA is known to have it: 
     FLAGS["xla_cpu_use_fusion_emitters"] = (False, True)
 FAST_TO_COMPILE = " ".join(f"--{name}={quick}" for name, (quick, _) in FLAGS.items())
 os.environ["XLA_FLAGS"] = f"{FAST_TO_COMPILE} {os.environ.get('XLA_FLAGS', '')}"
+jax.config.update("jax_traceback_in_locations_limit", 0)  # of what is compiled, none is looked at
+gc.set_threshold(100_000)  # tracing makes many objects and few cycles
 jaxtyping.install_import_hook("subspace_jax", "beartype.beartype")
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Solvers compile a program a call: after a thousand a process has no memory maps left."""
-    _run.append(item)
-    if nextitem is None or nextitem.path != item.path or len(_run) >= 50:
-        _run.clear()
+    """Solvers compile a program a call, and a process may have 65,530 memory maps."""
+    maps = Path("/proc/self/maps")  # Linux has it
+    if not maps.exists() or maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
-
-
-_run: list[pytest.Item] = []
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_an_edit_of_nothing_changes_nothing_and_any_other_what_the_image_is():
     # Blocks that come later see it, those before do not.
     for other, differs in (("Block_0", False), ("Block_2", True)):
         plain, edited = (
-            bottlenecks.features(g, other, x, sigma)
+            jax.jit(bottlenecks.features, static_argnums=(0, 1))(g, other, x, sigma)
             for g in (denoise, lambda x, s: bottlenecks.moved(denoise, block)(x, s, h))
         )
         assert bool(jnp.any(plain != edited)) == differs

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(
     path.stem
@@ -55,7 +57,7 @@ def test_there_are_experiments():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[] if n == NAMES[-1] else pytest.mark.slow) for n in NAMES],
+    [pytest.param(n, marks=[] if n == "pca_inference" else pytest.mark.slow) for n in NAMES],
 )
 def test_smoke_runs_offline_and_leaves_its_result_and_figure(name, tmp_path):
     done = run(name, f"--workdir={tmp_path}")
@@ -106,8 +108,9 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_ends_in_one_readable_line(mistake, tmp_path):
-    cache = {"SUBSPACE_JAX_DATA": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
-    done = run("intrinsic_dimension", f"--workdir={tmp_path / 'run'}", mistake, **cache)
+    arguments = command("intrinsic_dimension", f"--workdir={tmp_path / 'run'}", mistake)[2:]
+    cache = {"SUBSPACE_JAX_DATA": str(tmp_path / "cache")}
+    done = forked.run(*arguments, **OFFLINE, **cache)
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert MISTAKES[mistake] in done.stderr
@@ -115,7 +118,7 @@ def test_a_mistake_ends_in_one_readable_line(mistake, tmp_path):
 
 
 def test_help_shows_the_claim_and_the_flags():
-    done = run("intrinsic_dimension", "--help")
+    done = forked.run(*command("intrinsic_dimension", "--help")[2:])
     for text in ("Claim", "--config", "--workdir", "--seed", "--[no]tensorboard"):
         assert text in done.stdout
 

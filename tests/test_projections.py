@@ -27,7 +27,7 @@ def build(scheme, size, dim, seed=0, **options):
 
 
 def matrix(*args, **options):
-    return np.asarray(projections.materialize(build(*args, **options)), np.float64)
+    return np.asarray(jax.jit(projections.materialize)(build(*args, **options)), np.float64)
 
 
 def tree_params(dtype=jnp.float32):
@@ -44,7 +44,7 @@ def test_columns_are_orthonormal_to_working_precision(scheme, size, dim):
 @pytest.mark.parametrize("scheme", ISOMETRIC)
 def test_columns_are_orthonormal_for_random_sizes(scheme):
     rng = np.random.default_rng(0)
-    for _ in range(5):
+    for _ in range(3):
         size = int(rng.integers(1, 600))
         dim = int(rng.integers(1, size + 1))
         P = matrix(scheme, size, dim, seed=dim)
@@ -61,7 +61,7 @@ def test_columns_are_orthonormal_in_float64(scheme):
         np.testing.assert_allclose(P.T @ P, np.eye(53), atol=1e-13)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - set(ISOMETRIC)))
 @pytest.mark.parametrize(("size", "dim"), SIZES)
 def test_columns_have_norm_one(scheme, size, dim):
     np.testing.assert_allclose(np.linalg.norm(matrix(scheme, size, dim), axis=0), 1, atol=1e-6)
@@ -79,14 +79,14 @@ def test_different_columns_are_nearly_orthogonal_and_keys_differ(scheme):
 def test_contract_is_the_adjoint_of_expand(scheme):
     params = tree_params()
     projection = getattr(projections, scheme)(jax.random.key(0), params, 7)
-    P = projections.materialize(projection)
+    P = jax.jit(projections.materialize)(projection)
     z = jax.random.normal(jax.random.key(1), (7,))
     grads = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), params)
-    updates = projections.expand(projection, z)
+    updates = jax.jit(projections.expand)(projection, z)
     assert jax.tree.structure(updates) == jax.tree.structure(params)
     np.testing.assert_allclose(tree.ravel(updates), P @ z, atol=1e-6)
     np.testing.assert_allclose(
-        projections.contract(projection, grads), P.T @ tree.ravel(grads), atol=1e-6
+        jax.jit(projections.contract)(projection, grads), P.T @ tree.ravel(grads), atol=1e-6
     )
 
 
@@ -195,13 +195,14 @@ def test_restrict_differentiates_like_the_chain_rule(scheme):
         return scale * jnp.sum(jnp.sin(tree.ravel(params)) ** 2)
 
     z = jnp.array([0.3, -0.2, 0.5])
-    moved = tree.axpy(1.0, projections.expand(projection, z), params0)
+    moved = tree.axpy(1.0, jax.jit(projections.expand)(projection, z), params0)
     value, grads = jax.value_and_grad(loss)(moved, 2.0)
     loss_z = projections.restrict(loss, projection, params0)
-    value_z, grads_z = jax.value_and_grad(loss_z)(z, 2.0)
+    value_z, grads_z = jax.jit(jax.value_and_grad(loss_z))(z, 2.0)
     np.testing.assert_allclose(value_z, value, rtol=1e-6)
-    np.testing.assert_allclose(grads_z, projections.contract(projection, grads), rtol=1e-5)
-    hessian = jax.hessian(loss_z)(z, 2.0)
+    expected = jax.jit(projections.contract)(projection, grads)
+    np.testing.assert_allclose(grads_z, expected, rtol=1e-5)
+    hessian = jax.jit(jax.hessian(loss_z))(z, 2.0)
     np.testing.assert_allclose(hessian, hessian.T, rtol=1e-4, atol=1e-5)
 
 

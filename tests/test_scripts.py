@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts import launchers, sweep, sweep_results
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -106,13 +107,7 @@ def test_a_stopped_sweep_starts_nothing_more(tmp_path):
     ],
 )
 def test_sweep_names_what_is_wrong(arguments, message):
-    done = subprocess.run(
-        [sys.executable, "-m", "scripts.sweep", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PATH": ""},
-        capture_output=True,
-        text=True,
-    )
+    done = forked.run("scripts.sweep", *arguments, PATH="")
     assert done.returncode == 2
     assert message in done.stderr
 
