@@ -30,12 +30,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import harness, intrinsic_dimension, plots, records
+from experiments import data, harness, intrinsic_dimension, plots, records
 
 
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Measure every variant; print and draw how many directions each needs."""
     pieces = [(name, changes, tuple(dims)) for name, changes, dims, _ in config.variants]
+    for name in {changes.get("data", config.training.data) for _, changes, _ in pieces}:
+        data.load(
+            name, config.training.data_path
+        )  # one that is missing is told before all the work
     found = records.piecewise(workdir, pieces, partial(measured, config, workdir), told)
     rows = [
         {"variant": name, "paper": paper or None, **row}
