@@ -37,9 +37,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     """Measure every variant; print and draw how many directions each needs."""
     pieces = [(name, changes, tuple(dims)) for name, changes, dims, _ in config.variants]
     for name in {changes.get("data", config.training.data) for _, changes, _ in pieces}:
-        data.load(
-            name, config.training.data_path
-        )  # one that is missing is told before all the work
+        data.load(name, config.training.data_path)  # what is missing is told before the work
     found = records.piecewise(workdir, pieces, partial(measured, config, workdir), told)
     rows = [
         {"variant": name, "paper": paper or None, **row}

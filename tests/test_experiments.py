@@ -35,7 +35,7 @@ def run(name, *arguments, options="smoke", **environment):
         env=os.environ | OFFLINE | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
 
 
