@@ -61,7 +61,8 @@ def measured(config: ConfigDict, workdir: Path, name: str, changes: dict, dims: 
     records.claim(folder, inner)
     results, seconds = intrinsic_dimension.measure(inner, folder)
     shutil.rmtree(folder)
-    return results | {"seconds": seconds}
+    commit = records.provenance()["git_commit"]  # rows that are kept may be older than the run
+    return results | {"seconds": seconds, "git_commit": commit}
 
 
 def told(row: dict) -> dict[str, float]:

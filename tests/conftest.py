@@ -1,6 +1,5 @@
 """Shape annotations are checked in every test; data sets are never fetched."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -22,8 +21,6 @@ if jaxlib.version.__version_info__ < (0, 11):  # where XLA is known to have it: 
     FLAGS["xla_cpu_use_fusion_emitters"] = (False, True)
 FAST_TO_COMPILE = " ".join(f"--{name}={quick}" for name, (quick, _) in FLAGS.items())
 os.environ["XLA_FLAGS"] = f"{FAST_TO_COMPILE} {os.environ.get('XLA_FLAGS', '')}"
-jax.config.update("jax_traceback_in_locations_limit", 0)  # of what is compiled, none is looked at
-gc.set_threshold(100_000)  # tracing makes many objects and few cycles
 jaxtyping.install_import_hook("subspace_jax", "beartype.beartype")
 
 

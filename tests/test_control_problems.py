@@ -89,6 +89,7 @@ def test_evolution_with_many_samples_finds_the_gradient():
 
 def q_problem(**changes):
     config = get_config("smoke,q_learning")
+    config.batch_size = 8
     config.q_learning.update(num_envs=4, capacity=12, target_rate=0.3, explore=1.0)
     config.q_learning.update(changes)
     return config, control.q_learning(config)
@@ -99,7 +100,7 @@ def followed(problem, num_steps):
     params = problem.init(KEY)
     memory, found = problem.remember(KEY, params), []
     for i in range(num_steps):
-        now = jax.tree.map(lambda x, i=i: x * (1 - 0.5 * i), params)
+        now = jax.tree.map(lambda x, i=i: x * (1 - 0.5 * (i % 7)), params)
         memory, batch = jax.jit(problem.gather)(now, memory, (), jax.random.fold_in(KEY, i))
         found.append((now, memory, batch))
     return found
@@ -108,8 +109,8 @@ def followed(problem, num_steps):
 def test_a_q_learner_aims_at_the_worth_to_the_running_mean_of_the_action_it_would_take_later():
     config, problem = q_problem()
     network = models.MLP((*config.hidden, 2))
-    mean, differ = problem.init(KEY), 0
-    for now, memory, (seen, action, wanted) in followed(problem, 7):
+    mean, differ, lost = problem.init(KEY), 0, 0
+    for now, memory, (seen, action, wanted) in followed(problem, 40):
         mean = jax.tree.map(lambda old, new: 0.7 * old + 0.3 * new, mean, now)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), memory.target, mean)
         steps = jax.tree.map(np.asarray, memory.replay.steps)
@@ -121,7 +122,9 @@ def test_a_q_learner_aims_at_the_worth_to_the_running_mean_of_the_action_it_woul
             worth = 0.1 * steps.reward[place] + 0.99 * worths[chosen] * ~steps.is_lost[place]
             np.testing.assert_allclose(aim, worth, rtol=1e-5)
             differ += chosen != worths.argmax()
+            lost += steps.is_lost[place]
     assert differ  # where the two networks disagree the test can tell them apart
+    assert lost  # after which nothing comes
 
 
 def test_a_q_learner_plays_on_and_remembers_the_last_steps():

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import forked
@@ -44,11 +45,11 @@ def result(workdir):
 
 
 def numbers(value):
-    """All numbers of nested results, in order."""
+    """All numbers of nested results, in order; NaN for none."""
     if isinstance(value, (dict, list)):
         values = value.values() if isinstance(value, dict) else value
         return [x for inner in values for x in numbers(inner)]
-    return [float(value)]
+    return [np.nan if value is None else float(value)]
 
 
 def test_there_are_experiments():
@@ -67,7 +68,9 @@ def test_smoke_runs_offline_and_leaves_its_result_and_figure(name, tmp_path):
     assert record["results"]["summary"]
     golden = json.loads((ROOT / "tests" / "golden" / f"{name}.json").read_text())
     for key, value in golden.items():  # other processors round otherwise: a few images may tip
-        assert numbers(record["results"][key]) == pytest.approx(numbers(value), abs=0.01), key
+        wanted = np.array(numbers(value))  # none: the compiler's flags alone move it by more
+        found = np.where(np.isnan(wanted), np.nan, numbers(record["results"][key]))
+        assert found == pytest.approx(wanted, abs=0.01, nan_ok=True), key
     assert {"compile", "train", "last_process"} <= set(record["seconds"])
     assert {"device_kind", "device_count", "dtype", "versions", "git_commit"} <= set(record)
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000

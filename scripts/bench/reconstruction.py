@@ -6,7 +6,9 @@ The x4 scans of `experiments.mri_reconstruction`: the same masks, coil maps, noi
 weights torch reads from the same file (its outputs agree to 3e-6). azula samples at our levels of
 noise, deepinv at its own, on images that are shifted into [0, 1], where it clips. What a method
 leaves open is chosen for each library apart on the two slices that the experiment tunes on, as ours
-was; the time is the median over the test slices of calls in turn, all threads allowed.
+was; the time is the median over the test slices of calls in turn, all threads allowed. Not measured
+in full yet: a quick run's few levels say nothing of quality, and deepinv's rows, on images that we
+shift for it, have not been compared with anything of its own.
 """
 
 import itertools
@@ -45,8 +47,8 @@ class Contender(NamedTuple):
     library: str
     call: Call
     grid: Mapping[str, tuple[float, ...]]
-    num_evaluations: int
-    """Of the network."""
+    num_levels: int
+    """Of noise; 0: no network."""
 
 
 class Timed(NamedTuple):
@@ -307,7 +309,7 @@ def row(m: Timed) -> dict[str, Any]:
     return {
         "method": m.contender.method,
         "library": m.contender.library,
-        "levels": m.contender.num_evaluations or "",
+        "levels": m.contender.num_levels or "",
         "PSNR, dB": f"{m.psnr.mean():.2f} ± {m.psnr.std():.2f}",
         "time, ms": f"{np.median(m.milliseconds):.4g} ({m.milliseconds.min():.4g})",
         "/ ours": f"{m.ratio:.2f}",
