@@ -127,6 +127,29 @@ def red_diff(key, denoise, op, y, sigma_y, sigmas, settings):
     ).x
 
 
+def by_jacobian(jacobian: str = "vjp") -> dict[str, Method]:
+    """The methods that take products with the denoiser's Jacobian: J^T v as published, or J v."""
+
+    def pigdm(op, y, sigma_y, s):
+        return diffusion.pigdm(op, y, sigma_y, s["sigma_data"], jacobian=jacobian)
+
+    def mmps(op, y, sigma_y, s):
+        return diffusion.moment_matching(op, y, s["noise"] * sigma_y, jacobian=jacobian)
+
+    def dps(op, y, sigma_y, s):
+        del sigma_y
+        return diffusion.dps(op, y, s["zeta"], jacobian=jacobian)
+
+    zetas = (0.25, 1.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+    return {
+        "PiGDM": Method(
+            sampler(pigdm), {"eta": ETAS, "sigma_data": (0.1, 0.25, 0.5, 1.0)}, "jacobian"
+        ),
+        "MMPS": Method(sampler(mmps), {"eta": ETAS, "noise": (0.3, 1.0, 3.0)}, "jacobian"),
+        "DPS": Method(sampler(dps), {"eta": (1.0,), "zeta": zetas}, "dps"),
+    }
+
+
 SIGMA_DATA = 0.25
 ETAS = (0.5, 0.85, 1.0)
 NORMAL_STEPS = (1, 2, 5, 10)
@@ -168,21 +191,7 @@ METHODS = {
         {"eta": ETAS, "noise": (3.0, 10.0, 30.0, 100.0)},
         "sample",
     ),
-    "PiGDM": Method(
-        sampler(lambda op, y, sigma_y, s: diffusion.pigdm(op, y, sigma_y, s["sigma_data"])),
-        {"eta": ETAS, "sigma_data": (0.1, 0.25, 0.5, 1.0)},
-        "jacobian",
-    ),
-    "MMPS": Method(
-        sampler(lambda op, y, sigma_y, s: diffusion.moment_matching(op, y, s["noise"] * sigma_y)),
-        {"eta": ETAS, "noise": (0.3, 1.0, 3.0)},
-        "jacobian",
-    ),
-    "DPS": Method(
-        sampler(lambda op, y, sigma_y, s: diffusion.dps(op, y, s["zeta"])),
-        {"eta": (1.0,), "zeta": (0.25, 1.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)},
-        "dps",
-    ),
+    **by_jacobian(),
     "RED-diff": Method(
         red_diff,
         {"weight": (0.03, 0.1, 0.3, 1.0), "rate": (0.03, 0.1, 0.3)},

@@ -6,9 +6,12 @@ The x4 scans of `experiments.mri_reconstruction`: the same masks, coil maps, noi
 weights torch reads from the same file (its outputs agree to 3e-6). azula samples at our levels of
 noise, deepinv at its own, on images that are shifted into [0, 1], where it clips. What a method
 leaves open is chosen for each library apart on the two slices that the experiment tunes on, as ours
-was; the time is the median over the test slices of calls in turn, all threads allowed. Not measured
-in full yet: a quick run's few levels say nothing of quality, and deepinv's rows, on images that we
-shift for it, have not been compared with anything of its own.
+was; the time is the median over the test slices of calls in turn, all threads allowed. A quick
+run's few levels say nothing of quality.
+
+The section ``jacobians`` has the methods that multiply by the denoiser's Jacobian with J v in place
+of the published J^T v, each tuned apart; ``asymmetry`` tells how far the two products are from each
+other along random directions, at test slices with noise.
 """
 
 import itertools
@@ -16,6 +19,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import azula.guidance.diffpir
@@ -25,6 +29,8 @@ import azula.linalg.covariance
 import azula.noise
 import azula.sample
 import deepinv
+import jax
+import jax.numpy as jnp
 import numpy as np
 import sigpy.mri.app
 import torch
@@ -32,7 +38,7 @@ from azula.denoise import Denoiser, DiracPosterior
 from torch import Tensor
 
 from configs.mri_reconstruction import get_config
-from experiments import comparison, denoisers, mri, mri_reconstruction, reconstructions
+from experiments import comparison, denoisers, mri, mri_reconstruction, reconstructions, records
 from scripts.bench import _report, _torch_prior
 from subspace_jax import diffusion
 
@@ -61,17 +67,48 @@ class Timed(NamedTuple):
     first_seconds: float
     """Of the first call: for ours its compilation too."""
 
+    def row(self) -> dict[str, Any]:
+        """One line of the table."""
+        return {
+            "method": self.contender.method,
+            "library": self.contender.library,
+            "levels": self.contender.num_levels or "",
+            "PSNR, dB": f"{self.psnr.mean():.2f} ± {self.psnr.std():.2f}",
+            "time, ms": f"{np.median(self.milliseconds):.4g} ({self.milliseconds.min():.4g})",
+            "/ ours": f"{self.ratio:.2f}",
+            "first call, s": f"{self.first_seconds:.2f}",
+            "settings": ", ".join(f"{name} {value:g}" for name, value in self.settings.items()),
+        }
 
-def ours(config: Any, denoise: Any, scans: mri.Scans, name: str) -> Contender:
+
+class Asymmetry(NamedTuple):
+    """|J v - J^T v| / |J v| of the denoiser at slices with noise, v random."""
+
+    sigma: float
+    ratios: np.ndarray
+
+    def row(self) -> dict[str, Any]:
+        """One line of the table."""
+        return {
+            "method": f"|J v - J^T v| / |J v| at noise {self.sigma:g}",
+            "mean (range)": f"{self.ratios.mean():.3f} ({self.ratios.min():.3f}"
+            f"-{self.ratios.max():.3f})",
+        }
+
+
+def ours(
+    config: Any, denoise: Any, scans: mri.Scans, name: str, jacobian: str = "vjp"
+) -> Contender:
     """A method of the experiment, one program for all slices and settings."""
-    method = reconstructions.METHODS[name]
+    method = (reconstructions.METHODS | reconstructions.by_jacobian(jacobian))[name]
     num_levels = config.levels[method.levels] if method.levels else 0
     program = comparison.build(config, denoise, method, num_levels, scans)
 
     def call(scans, i, settings):
         return np.asarray(comparison.reconstruct(config, program, scans, i, dict(settings)))
 
-    return Contender(name, "ours", call, method.grid, num_levels)
+    library = "ours" if jacobian == "vjp" else "ours, J v"
+    return Contender(name, library, call, method.grid, num_levels)
 
 
 class Karras(azula.noise.Schedule):
@@ -148,21 +185,26 @@ def azula_dps(prior, A, y, sigma_y, s, **options):
 
 
 class Shifted(torch.nn.Module):
-    """The U-Net on images in [0, 1], as deepinv calls it."""
+    """The U-Net on images in [0, 1], as deepinv calls it.
 
-    def __init__(self, denoise: Callable[[Tensor, Tensor], Tensor]):
+    Its first levels of noise are 40 times our highest; there the image is scaled down to that.
+    """
+
+    def __init__(self, denoise: Callable[[Tensor, Tensor], Tensor], highest: float):
         super().__init__()
-        self.denoise = denoise
+        self.denoise, self.highest = denoise, highest
 
     def forward(self, x: Tensor, sigma: Any, **_: Any) -> Tensor:
-        level = torch.as_tensor(sigma, dtype=torch.float32).reshape(-1)[:1]
-        clean = self.denoise((x.float() - 0.5) * SPAN, level * SPAN)
+        level = SPAN * torch.as_tensor(sigma, dtype=torch.float32).reshape(-1)[:1]
+        less = (self.highest / level).clamp(max=1)
+        clean = self.denoise((x.float() - 0.5) * SPAN * less, level * less)
         return clean / SPAN + 0.5
 
 
-def of_deepinv(denoise: Any, name: str, num_levels: int, build: Callable, grid: Mapping):
+def of_deepinv(config: Any, denoise: Any, name: str, build: Callable, grid: Mapping) -> Contender:
     """``build(model, sigma_y, num_levels, settings)`` is the reconstructor."""
-    model = Shifted(denoise)
+    model = Shifted(denoise, config.sigma_range[1])
+    num_levels = config.levels[reconstructions.METHODS[name].levels]
 
     def call(scans, i, settings):
         torch.manual_seed(i)
@@ -182,7 +224,7 @@ def of_deepinv(denoise: Any, name: str, num_levels: int, build: Callable, grid: 
 def deepinv_diffpir(model, sigma_y, num_levels, s):
     return deepinv.sampling.DiffPIR(
         model,
-        deepinv.optim.data_fidelity.L2(sigma_y),
+        deepinv.optim.data_fidelity.L2(),  # the class divides by the noise itself
         sigma=sigma_y,
         max_iter=num_levels,
         zeta=s["zeta"],
@@ -235,31 +277,75 @@ def field(config: Any, scans: mri.Scans) -> list[Contender]:
         ours(config, prior, scans, "DiffPIR"),
         of_azula(config, same, "DiffPIR", azula_diffpir, etas | {"lambda": (0.3, 1.0, 3.0, 10.0)}),
         of_deepinv(
+            config,
             same,
             "DiffPIR",
-            config.levels.sample,
             deepinv_diffpir,
-            {"zeta": (0.3, 1.0), "lambda": (1.0, 3.0, 7.0, 15.0, 30.0)},
+            {"zeta": (0.3, 1.0), "lambda": (0.3, 1.0, 3.0, 7.0, 15.0, 30.0)},
         ),
         ours(config, prior, scans, "MMPS"),
         of_azula(config, same, "MMPS", azula_mmps, etas | {"noise": (0.3, 1.0, 3.0)}),
         ours(config, prior, scans, "DPS"),
         of_azula(config, same, "DPS", azula_dps, reconstructions.METHODS["DPS"].grid),
         of_deepinv(
-            same, "DPS", config.levels.dps, deepinv_dps, {"weight": (0.3, 1.0, 3.0, 10.0, 30.0)}
+            config, same, "DPS", deepinv_dps, {"weight": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)}
         ),
     ]
 
 
-def slices(quick: bool) -> Iterator[Timed]:
-    """All contenders in turn, slice after slice."""
-    warnings.filterwarnings("ignore", module="(azula|deepinv|sigpy|torch).*")
+def settings_of(quick: bool) -> tuple[Any, mri.Scans, mri.Scans]:
+    """The experiment's config, test scans and those that settings are chosen on."""
     config = get_config()
     if quick:
         config.levels.update(sample=4, jacobian=4, dps=4)
-    test = mri_reconstruction.simulated(config, ACCELERATION, "test", 2 if quick else 6)
+    test = mri_reconstruction.simulated(config, ACCELERATION, "test", 2 if quick else 12)
     tuning = mri_reconstruction.simulated(config, ACCELERATION, "tune", config.num_tune)
-    contenders = field(config, test)
+    return config, test, tuning
+
+
+def slices(quick: bool) -> Iterator[Timed]:
+    """All contenders in turn, slice after slice."""
+    config, test, tuning = settings_of(quick)
+    yield from in_turn(field(config, test), test, tuning, quick)
+
+
+def jacobians(quick: bool) -> Iterator[Timed]:
+    """Ours with J^T v and with J v, in turn."""
+    config, test, tuning = settings_of(quick)
+    prior, _ = denoisers.load(config.weights)
+    contenders = [
+        ours(config, prior, test, name, jacobian)
+        for name in reconstructions.by_jacobian()
+        for jacobian in ("vjp", "jvp")
+    ]
+    yield from in_turn(contenders, test, tuning, quick)
+
+
+def asymmetry(quick: bool) -> Iterator[Asymmetry]:
+    """How far J v and J^T v of the prior are apart."""
+    config, test, _ = settings_of(quick)
+    prior, _ = denoisers.load(config.weights)
+
+    @jax.jit
+    def ratio(sigma, key, clean):
+        noise, v = jax.lax.complex(*jax.random.normal(key, (2, 2, *clean.shape)))
+        denoise = partial(prior, sigma=sigma)
+        x = clean + sigma * noise
+        _, ahead = jax.jvp(denoise, (x,), (v,))
+        back = jax.vjp(denoise, x)[1](v.conj())[0].conj()  # the adjoint of Re<u, v>
+        return jnp.linalg.norm(ahead - back) / jnp.linalg.norm(ahead)
+
+    clean = jnp.asarray(test.truth, jnp.complex64)
+    keys = jax.random.split(jax.random.key(config.seed), len(clean))
+    for sigma in (0.02, 0.1, 0.5, 2.0):
+        pairs = zip(keys, clean, strict=True)
+        yield Asymmetry(sigma, np.asarray([ratio(sigma, key, x) for key, x in pairs]))
+
+
+def in_turn(
+    contenders: list[Contender], test: mri.Scans, tuning: mri.Scans, quick: bool
+) -> Iterator[Timed]:
+    """Each with its best settings, all of them on one slice after the other."""
     settings, first = [], []
     for contender in contenders:
         choices = [
@@ -274,13 +360,13 @@ def slices(quick: bool) -> Iterator[Timed]:
             for chosen in choices
         ]
         settings.append(choices[int(np.argmax(tried))])
-    images: list[list[np.ndarray]] = []
+        records.say(f"{contender.method}, {contender.library}: {settings[-1]}, {max(tried):.2f} dB")
+    images = np.zeros((len(contenders), *test.truth.shape), np.complex64)
     spent = np.zeros((len(contenders), len(test.y)))
     for i in range(len(test.y)):
-        images.append([])
         for place, (contender, chosen) in enumerate(zip(contenders, settings, strict=True)):
             start = time.perf_counter()
-            images[-1].append(contender.call(test, i, chosen))
+            images[place, i] = contender.call(test, i, chosen)
             spent[place, i] = 1e3 * (time.perf_counter() - start)
     middle = {
         c.method: np.median(t)
@@ -288,12 +374,11 @@ def slices(quick: bool) -> Iterator[Timed]:
         if c.library == "ours"
     }
     for place, contender in enumerate(contenders):
-        found = np.stack([row[place] for row in images])
         yield Timed(
             contender,
             settings[place],
             spent[place],
-            comparison.psnr(test, found),
+            comparison.psnr(test, images[place]),
             float(np.median(spent[place]) / middle[contender.method]),
             first[place],
         )
@@ -304,40 +389,30 @@ def all_slices(contender: Contender, scans: mri.Scans, settings: dict) -> np.nda
     return np.stack([contender.call(scans, i, settings) for i in range(len(scans.y))])
 
 
-def row(m: Timed) -> dict[str, Any]:
-    """One line of the table."""
-    return {
-        "method": m.contender.method,
-        "library": m.contender.library,
-        "levels": m.contender.num_levels or "",
-        "PSNR, dB": f"{m.psnr.mean():.2f} ± {m.psnr.std():.2f}",
-        "time, ms": f"{np.median(m.milliseconds):.4g} ({m.milliseconds.min():.4g})",
-        "/ ours": f"{m.ratio:.2f}",
-        "first call, s": f"{m.first_seconds:.2f}",
-        "settings": ", ".join(f"{name} {value:g}" for name, value in m.settings.items()),
-    }
-
-
-def summary(measured: dict[str, list[Timed]]) -> str:
-    """Times and PSNR of the others, beside ours."""
-    found = measured["slices"]
-    mine = {m.contender.method: m for m in found if m.contender.library == "ours"}
-    parts = [
-        f"{m.contender.method}: {m.contender.library} {m.ratio:.1f} times our time, "
-        f"{m.psnr.mean() - mine[m.contender.method].psnr.mean():+.1f} dB"
-        for m in found
-        if m.contender.library != "ours"
-    ]
-    return "; ".join(parts)
+def summary(measured: dict[str, list]) -> str:
+    """Times and PSNR of the others, beside ours; what J v costs and how far it is from J^T v."""
+    parts = []
+    for section, name in ("slices", "{0.library}"), ("jacobians", "J v"):
+        mine = {m.contender.method: m for m in measured[section] if m.contender.library == "ours"}
+        for m in measured[section]:
+            if m.contender.library != "ours":
+                gain = m.psnr.mean() - mine[m.contender.method].psnr.mean()
+                parts.append(
+                    f"{m.contender.method}: {name.format(m.contender)} {m.ratio:.1f} times the "
+                    f"time of ours, {gain:+.1f} dB"
+                )
+    apart = [f"{m.ratios.mean():.2f} at noise {m.sigma:g}" for m in measured["asymmetry"]]
+    return "; ".join(parts) + "; |J v - J^T v| / |J v| " + ", ".join(apart)
 
 
 def main() -> None:
+    warnings.filterwarnings("ignore", module="(azula|deepinv|sigpy|torch).*")
     _report.run(
         "reconstruction",
         "MR reconstruction with one prior, beside other libraries",
         "median (minimum) over slices of calls in turn; PSNR with its deviation over slices",
-        (slices,),
-        row,
+        (slices, jacobians, asymmetry),
+        lambda m: m.row(),
         summary,
     )
 
