@@ -275,20 +275,20 @@ def field(config: Any, scans: mri.Scans) -> list[Contender]:
         Contender("TV", "sigpy", sigpy_tv, reconstructions.METHODS["TV"].grid, 0),
         ours(config, prior, scans, "DDS, proximal"),
         ours(config, prior, scans, "DiffPIR"),
-        of_azula(config, same, "DiffPIR", azula_diffpir, etas | {"lambda": (0.3, 1.0, 3.0, 10.0)}),
+        of_azula(config, same, "DiffPIR", azula_diffpir, etas | {"lambda": (0.03, 0.1, 0.3, 1.0)}),
         of_deepinv(
             config,
             same,
             "DiffPIR",
             deepinv_diffpir,
-            {"zeta": (0.3, 1.0), "lambda": (0.3, 1.0, 3.0, 7.0, 15.0, 30.0)},
+            {"zeta": (0.3, 0.7, 1.0), "lambda": (1.0, 3.0, 7.0, 15.0)},
         ),
         ours(config, prior, scans, "MMPS"),
         of_azula(config, same, "MMPS", azula_mmps, etas | {"noise": (0.3, 1.0, 3.0)}),
         ours(config, prior, scans, "DPS"),
         of_azula(config, same, "DPS", azula_dps, reconstructions.METHODS["DPS"].grid),
         of_deepinv(
-            config, same, "DPS", deepinv_dps, {"weight": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)}
+            config, same, "DPS", deepinv_dps, {"weight": (30.0, 100.0, 200.0, 300.0, 500.0)}
         ),
     ]
 
