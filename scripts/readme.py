@@ -32,9 +32,11 @@ def generated() -> str:
     for record in (r for r in records.values() if "benchmark" in r):
         lines += ["", f"**{record['title']}**: {record['summary']} ({_device(record)}).", ""]
         lines += ["<details>", f"<summary>All rows, {record['protocol']}</summary>", ""]
-        columns = list(record["rows"][0])
+        columns = list(dict.fromkeys(column for row in record["rows"] for column in row))
         lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-        lines += ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in record["rows"]]
+        for row in record["rows"]:
+            cells = (str(row.get(c, "")).replace("|", r"\|") for c in columns)
+            lines.append("| " + " | ".join(cells) + " |")
         lines += ["", "</details>"]
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """Every projection against its own matrix: isometry, adjoint, traced dimensions, portability."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,9 +22,14 @@ ISOMETRIC = ("hashed", "rolled", "fastfood", "gaussian_orthonormal")
 SIZES = [(1, 1), (2, 1), (7, 7), (101, 100), (127, 67), (128, 64), (129, 65), (1009, 31), (997, 2)]
 
 
+def make(scheme, params, dim, seed=0, **options):
+    """In one program: op by op, every step of a hash would be compiled by itself."""
+    construct = partial(getattr(projections, scheme), params=params, dim=dim, **options)
+    return jax.jit(construct)(jax.random.key(seed))
+
+
 def build(scheme, size, dim, seed=0, **options):
-    like = jax.ShapeDtypeStruct((size,), jnp.float32)
-    return getattr(projections, scheme)(jax.random.key(seed), like, dim, **options)
+    return make(scheme, jax.ShapeDtypeStruct((size,), jnp.float32), dim, seed, **options)
 
 
 def matrix(*args, **options):
@@ -55,8 +61,7 @@ def test_columns_are_orthonormal_for_random_sizes(scheme):
 def test_columns_are_orthonormal_in_float64(scheme):
     with jax.enable_x64(True):
         like = jax.ShapeDtypeStruct((211,), jnp.float64)
-        projection = getattr(projections, scheme)(jax.random.key(0), like, 53)
-        P = projections.materialize(projection)
+        P = jax.jit(projections.materialize)(make(scheme, like, 53))
         assert P.dtype == jnp.float64
         np.testing.assert_allclose(P.T @ P, np.eye(53), atol=1e-13)
 
@@ -78,7 +83,7 @@ def test_different_columns_are_nearly_orthogonal_and_keys_differ(scheme):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_contract_is_the_adjoint_of_expand(scheme):
     params = tree_params()
-    projection = getattr(projections, scheme)(jax.random.key(0), params, 7)
+    projection = make(scheme, params, 7)
     P = jax.jit(projections.materialize)(projection)
     z = jax.random.normal(jax.random.key(1), (7,))
     grads = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), params)
@@ -189,7 +194,7 @@ def test_the_parameters_dtypes_and_shapes_come_back():
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_restrict_differentiates_like_the_chain_rule(scheme):
     params0 = tree_params()
-    projection = getattr(projections, scheme)(jax.random.key(0), params0, 3)
+    projection = make(scheme, params0, 3)
 
     def loss(params, scale):
         return scale * jnp.sum(jnp.sin(tree.ravel(params)) ** 2)
@@ -224,15 +229,15 @@ def test_a_dimension_out_of_bounds_is_named(scheme, dim, options, message):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_parameters_that_cannot_train_are_named(scheme):
-    make, key = getattr(projections, scheme), jax.random.key(0)
+    construct, key = getattr(projections, scheme), jax.random.key(0)
     with pytest.raises(ValueError, match="got 0"):
-        make(key, {}, 1)
+        construct(key, {}, 1)
     with pytest.raises(ValueError, match=r"params\['step'\] has dtype int32"):
-        make(key, {"step": jnp.arange(3)}, 1)
+        construct(key, {"step": jnp.arange(3)}, 1)
     with pytest.raises(ValueError, match="complex64"):
-        make(key, jnp.ones(3, jnp.complex64), 1)
+        construct(key, jnp.ones(3, jnp.complex64), 1)
     with pytest.raises(ValueError, match="max_dim="):
-        jax.jit(lambda dim: make(key, jnp.ones(3), dim))(2)
+        jax.jit(lambda dim: construct(key, jnp.ones(3), dim))(2)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -253,15 +258,16 @@ def test_a_z_that_cannot_train_is_named(dtype):
 def test_a_z_in_low_precision_is_summed_in_float32(scheme):
     projection = build(scheme, 300, 100)
     z = jax.random.normal(jax.random.key(1), (100,)).astype(jnp.bfloat16)
-    exact = projections.expand(projection, z.astype(jnp.float32))
-    np.testing.assert_allclose(projections.expand(projection, z), exact, rtol=1e-6)
+    expand = jax.jit(projections.expand)
+    exact = expand(projection, z.astype(jnp.float32))
+    np.testing.assert_allclose(expand(projection, z), exact, rtol=1e-6)
 
 
 def test_zero_size_and_scalar_leaves_are_parameters_too():
     params = {"none": jnp.ones((0, 3)), "one": jnp.ones(()), "two": jnp.ones(2)}
     for scheme in SCHEMES:
-        projection = getattr(projections, scheme)(jax.random.key(0), params, 2)
-        updates = projections.expand(projection, jnp.ones(2))
+        projection = make(scheme, params, 2)
+        updates = jax.jit(projections.expand)(projection, jnp.ones(2))
         assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)
 
 
