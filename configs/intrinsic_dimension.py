@@ -102,20 +102,22 @@ def get_config(arg=None):
 
 def q_learning(config):
     config.problem = "q_learning"
-    config.dims = (8, 12, 16, 20, 25, 32, 48, 64, 96, 128, 256)
+    config.hidden = (200, 200)
+    config.dims = (32, 64, 128, 256, 512, 1024, 2048)
     config.num_seeds = 3
     config.batch_size = 64
     config.learning_rate, config.direct_learning_rate = 1e-2, 1e-3
     config.decay = True
-    config.num_steps = 15_000
+    config.num_steps = 40_000
     config.steps_per_call, config.log_every, config.checkpoint_every = 100, 500, 2500
     config.q_learning.num_envs = 8
-    config.q_learning.capacity = 8192  # steps that are remembered
+    config.q_learning.capacity = 32_768  # steps that are remembered
     config.q_learning.target_rate = 0.005  # of the running mean that values what comes later
     config.q_learning.explore = 0.3  # share of the steps in which chance falls
     config.q_learning.least_chance = 0.05
     config.q_learning.discount = 0.99
-    config.q_learning.reward_scale = 0.1
+    config.q_learning.reward_offset = 1.0  # what standing gives: only a lost pole counts
+    config.q_learning.reward_scale = 1.0  # of what is more or less than that
 
 
 def evolution(config):

@@ -66,7 +66,9 @@ class Memory(NamedTuple):
 def q_learning(config: ConfigDict) -> Problem:
     """A network tells what actions are worth: deep Q-learning, as Li et al. (2018) trained it.
 
-    The network chooses the later action and its running mean says what that is worth.
+    The network chooses the later action and its running mean says what that is worth. An offset
+    leaves what is done as it is where every episode goes on until it is lost, and small worths can
+    be learned to the precision that tells two actions apart.
 
     Reference: van Hasselt, Guez & Silver (2016), "Deep reinforcement learning with double
     Q-learning"; the running mean is that of Lillicrap et al. (2016).
@@ -106,7 +108,8 @@ def q_learning(config: ConfigDict) -> Problem:
         worth = taken(
             network.apply(target, steps.later), network.apply(params, steps.later).argmax(-1)
         )
-        wanted = knobs.reward_scale * steps.reward + knobs.discount * worth * ~steps.is_lost
+        gained = knobs.reward_scale * (steps.reward - knobs.reward_offset)
+        wanted = gained + knobs.discount * worth * ~steps.is_lost
         return Memory(several, remembered, target), (steps.observation, steps.action, wanted)
 
     def loss(params, seen, action, wanted):

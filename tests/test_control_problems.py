@@ -91,6 +91,7 @@ def q_problem(**changes):
     config = get_config("smoke,q_learning")
     config.batch_size = 8
     config.q_learning.update(num_envs=4, capacity=12, target_rate=0.3, explore=1.0)
+    config.q_learning.update(reward_scale=0.1, reward_offset=2.0)
     config.q_learning.update(changes)
     return config, control.q_learning(config)
 
@@ -119,7 +120,8 @@ def test_a_q_learner_aims_at_the_worth_to_the_running_mean_of_the_action_it_woul
             assert steps.action[place] == choice
             later = steps.later[place][None]
             chosen, worths = network.apply(now, later).argmax(), network.apply(mean, later)[0]
-            worth = 0.1 * steps.reward[place] + 0.99 * worths[chosen] * ~steps.is_lost[place]
+            gained = 0.1 * (steps.reward[place] - 2.0)
+            worth = gained + 0.99 * worths[chosen] * ~steps.is_lost[place]
             np.testing.assert_allclose(aim, worth, rtol=1e-5)
             differ += chosen != worths.argmax()
             lost += steps.is_lost[place]

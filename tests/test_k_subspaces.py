@@ -39,8 +39,10 @@ def nearest_partition(X, K, d):
 @pytest.mark.parametrize(("K", "n", "d"), [(1, 4, 4), (3, 12, 2), (2, 30, 5)])
 def test_noiseless_subspaces_are_found_from_twice_their_dimension(K, n, d):
     Q, X, labels = in_subspaces(0, K, n, d, 2 * d)
-    model = k_subspaces.fit(jax.random.key(1), X, num_clusters=K, dim=d)
-    distances = np.array([[linalg.projection_distance(q, s) for s in model.Q] for q in Q])
+    fit = jax.jit(partial(k_subspaces.fit, num_clusters=K, dim=d))
+    model = fit(jax.random.key(1), X)
+    to_each = jax.vmap(linalg.projection_distance, (None, 0))
+    distances = np.asarray(jax.jit(jax.vmap(to_each, (0, None)))(Q, model.Q))
     assert np.all(distances.min(axis=1) < 1e-3)
     np.testing.assert_array_equal(distances.argmin(axis=1)[labels], k_subspaces.predict(model, X))
     assert model.error < 1e-10
@@ -49,6 +51,7 @@ def test_noiseless_subspaces_are_found_from_twice_their_dimension(K, n, d):
 def test_the_best_of_several_starts_is_returned():
     X, key = normal(3, (40, 4)), jax.random.key(0)
     fit = partial(k_subspaces.fit, num_clusters=3, dim=2, maxiter=2)
+    fit = jax.jit(fit, static_argnames="num_restarts")
     many = fit(key, X, num_restarts=3)
     # A key splits into the keys of the starts: fewer starts are the first of them.
     errors = [float(fit(key, X, num_restarts=n).error) for n in range(1, 4)]

@@ -47,12 +47,14 @@ def test_conservative_matrices_take_the_steps_of_the_exact_harvest(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_released_matrices_take_the_steps_of_the_exact_harvest(family):
-    steps, _ = in_sequence("paper", darcy.fields(family)[:20])
-    reference = darcy.steps(family, "paper", "recycled")
-    # Restarts that nearly stall depend on rounding: of twenty systems one may be further off.
-    off = np.sort(np.abs(steps / reference - 1))
-    assert off[-2] < 0.2
-    assert off[-1] < 0.3
+    """Restarts that nearly stall depend on rounding: of every system the median of seven."""
+    ws, b = darcy.fields(family)[:20], darcy.right_hand_side()
+    changes = 1e-15 * np.random.default_rng(0).standard_normal((7, *ws.shape))
+    solve = partial(krylov.solve_sequence, gcrodr, darcy.OPERATORS["paper"])
+    infos = jax.jit(lambda ws: jax.lax.map(lambda w: solve(w, b)[1], ws))(ws * (1 + changes))
+    np.testing.assert_array_equal(infos.status, 0)
+    steps, reference = np.median(infos.num_steps, 0), darcy.steps(family, "paper", "recycled")
+    np.testing.assert_allclose(steps, reference, rtol=0.2)
     np.testing.assert_allclose(steps.mean(), reference.mean(), rtol=0.05)
 
 
