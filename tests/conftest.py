@@ -21,16 +21,6 @@ if jaxlib.version.__version_info__ < (0, 11):  # where XLA is known to have it: 
     FLAGS["xla_cpu_use_fusion_emitters"] = (False, True)
 FAST_TO_COMPILE = " ".join(f"--{name}={quick}" for name, (quick, _) in FLAGS.items())
 os.environ["XLA_FLAGS"] = f"{FAST_TO_COMPILE} {os.environ.get('XLA_FLAGS', '')}"
-# What one process has compiled no other compiles again: the workers', the experiments', or the next
-# run's.
-PROGRAMS = {
-    "jax_compilation_cache_dir": str(Path(__file__).parents[1] / ".pytest_cache/d/programs"),
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-}
-for name, value in PROGRAMS.items():
-    os.environ[name.upper()] = str(value)
-    jax.config.update(name, value)
 jaxtyping.install_import_hook("subspace_jax", "beartype.beartype")
 
 
