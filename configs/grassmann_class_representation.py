@@ -52,7 +52,7 @@ def get_config(arg=None):
     if options.conv:
         config.backbone = "conv"
         config.num_seeds = 3
-        config.learning_rates = (0.05, 0.1, 0.2)
+        config.learning_rates = (0.025, 0.05, 0.1, 0.2, 0.4)
     if options.smoke:
         config.data, config.transfer = "digits", ("mnist5k",)
         config.num_probe = config.num_test = 300
