@@ -134,8 +134,8 @@ def evolution(config):
 
 def pendulum(config):
     config.environment, config.returns = "Pendulum", (-1600.0, -150.0)  # the best known: about -150
-    config.dims = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 64)
-    config.num_seeds = 5
+    config.dims = (1, 2, 4, 8, 16, 32, 64)
+    config.num_seeds = 4
     config.population, config.batch_size = 128, 4
     config.decay = True
     config.num_steps, config.log_every, config.checkpoint_every = 300, 20, 100
