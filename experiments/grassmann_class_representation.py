@@ -13,7 +13,9 @@ Expected: on 52 letters of typefaces that training has not seen the trend within
 12.2, with label smoothing 11.6. So there is no gain over a tuned softmax, and none in transfer:
 84 % for softmax, 80 to 81 for subspaces of any k. On Fashion-MNIST it is the other way round: 15.3,
 15.0, 14.7, 14.6 and 14.4 %, softmax 14.6, label smoothing 14.4, and transfer rises from 86 % to 88.
-On MNIST-5k the trend is 5.9, 5.6, 5.5, 5.4 and 5.1 %, softmax 4.9, label smoothing 4.5; transfer to
+With a small convolutional backbone there (``data=fashion_mnist,conv``) it is 14.2, 13.9, 14.0, 13.6
+and 13.8 %, softmax 12.9, label smoothing 12.5, transfer 85 to 87 % for softmax's 82. On MNIST-5k
+the trend is 5.9, 5.6, 5.5, 5.4 and 5.1 %, softmax 4.9, label smoothing 4.5; transfer to
 digits 92 to 94 %, softmax 92.
 
 Every head trains at every learning rate and seed in one program; the learning rate is chosen by
@@ -315,14 +317,17 @@ def draw(config: ConfigDict, heads: dict[str, Any], figure: Figure) -> None:
         for name, colour in baselines.items():
             axes.axhline(values(heads[name]).mean(), color=colour, label=name)
         axes.set(title=title, xlabel="dimension k of a class")
-    error.legend()
     for name, colour in {**baselines, f"GCR {config.ranks[-1]}": plots.BLUE}.items():
         errors = 100 * heads[name]["validation_error"].mean(1)
-        rates.plot(config.learning_rates, errors, color=colour, marker="o", label=name)
-    rates.set(title="validation error, %", xlabel="learning rate", xscale="log", yscale="log")
+        rates.plot(config.learning_rates, errors, color=colour, marker="o")
+    title = f"validation error, %, GCR of k = {config.ranks[-1]}"
+    rates.set(title=title, xlabel="learning rate", xscale="log", yscale="log")
     rates.set_xticks(config.learning_rates, [f"{rate:g}" for rate in config.learning_rates])
-    rates.minorticks_off()
-    rates.legend()
+    rates.set_xticks([], minor=True)
+    rates.yaxis.set_major_formatter("{x:g}")
+    rates.yaxis.set_minor_formatter("{x:g}")
+    handles, labels = error.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
 
 
 def _transfer(head: dict[str, Any]) -> np.ndarray:
