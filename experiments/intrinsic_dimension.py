@@ -19,9 +19,11 @@ score, with 12 to 28 in 90 % of the resamples; seeds decide, with others it was 
 Q-learning, as in the paper, 256, with 256 to 1024 in 90 % of the resamples (the paper: 25): in the
 mean of three seeds .93 of the return there and .96 directly, but a seed of three stays at .4 for
 d = 512 and 2048. Its settings were chosen on the same poles, and one learning rate serves all d.
+A pendulum that evolution strategies swing up: 8, with 8 to 64 in 90 % of the resamples, but seeds
+differ by far: all parameters reach .50 to .97 of the return in four seeds, .76 in the mean.
 
 Other options are LeNets, Fashion-MNIST, widths and depths, shuffled pixels and labels (side by side
-in ``intrinsic_variants``), a pendulum, and the games of gymnax. Not here, for want of the data or
+in ``intrinsic_variants``), and the games of gymnax. Not here, for want of the data or
 the simulator: the paper's CIFAR-10, ImageNet, Humanoid and Pong. Every d and seed trains in one
 compiled program: d is a traced number, the runs an axis of ``vmap`` on accelerators, one after
 another on a CPU.
