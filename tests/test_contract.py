@@ -188,10 +188,10 @@ ON_THE_HOST |= {f"projections.{name}" for name in ("save", "load", "load_key")}
 ON_THE_HOST |= {f"olss.{name}" for name in ("factorize", "fit", "search", "refit")}
 
 
-def first_dtypes(heavy_slow):
-    """A case for each function, in its first dtype, the heavy ones marked slow if asked."""
+def first_dtypes():
+    """A case for each function, in its first dtype, the heavy ones marked slow."""
     for name, row in TABLE.items():
-        slow = heavy_slow and name.startswith(HEAVY)
+        slow = name.startswith(HEAVY)
         yield pytest.param(name, row.dtypes[0], marks=[pytest.mark.slow] if slow else [])
 
 
@@ -265,7 +265,7 @@ def test_jit_gives_the_same(name, dtype):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "dtype"), first_dtypes(heavy_slow=True))
+@pytest.mark.parametrize(("name", "dtype"), first_dtypes())
 def test_vmap_equals_one_call_after_another(name, dtype):
     function, first, second = TABLE[name].function, operands(name, dtype), operands(name, dtype, 1)
     function = jax.jit(function)

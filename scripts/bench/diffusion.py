@@ -71,9 +71,8 @@ def head(size: int, num_views: int) -> Problem:
     angles = jnp.arange(num_views, dtype=jnp.float32) * (np.pi / num_views)
     num_detectors = 2 * int(np.ceil(size / np.sqrt(2))) + 4
     project = operators.parallel_beam(angles, fine.shape, 2 * num_detectors)
-    seen = (
-        jax.jit(project.apply)(jnp.asarray(fine)).reshape(num_views, num_detectors, 2).mean(-1) / 2
-    )
+    halves = jax.jit(project.apply)(jnp.asarray(fine)).reshape(num_views, num_detectors, 2)
+    seen = halves.mean(-1) / 2  # two pixels of the finer grid are one long
     noise = SIGMA_Y * jax.random.normal(jax.random.key(0), seen.shape)
     return Problem(image, angles, num_detectors, seen, seen + noise)
 
