@@ -134,17 +134,16 @@ def test_cholesky_qr_turns_the_frame_and_its_transport_turns_with_it():
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize(
-    ("steps", "num", "n", "bound"),
+    ("steps", "num", "n"),
     [
-        (300, 6, 32, 5e-7),
-        pytest.param(10_000, 6, 32, 5e-7, marks=pytest.mark.slow),
-        # 6e-7 seen: rounding of sums of 700, of which 10,000 steps make no more.
-        pytest.param(1000, 4, 700, 1e-6, marks=pytest.mark.slow),
+        (300, 6, 32),
+        pytest.param(10_000, 6, 32, marks=pytest.mark.slow),
+        pytest.param(1000, 4, 700, marks=pytest.mark.slow),
     ],
     ids=["short", "long", "tall"],
 )
 def test_orthonormality_does_not_drift_at_any_learning_rate(
-    transport, steps, num, n, bound, compiler_options
+    transport, steps, num, n, compiler_options
 ):
     """Pitfall 4: neither over many steps, nor where the step is as long as it may be."""
     p = frames(0, (3 * num, n, 4)).reshape(3, num, n, 4)
@@ -169,7 +168,7 @@ def test_orthonormality_does_not_drift_at_any_learning_rate(
         return jax.lax.scan(some, start, jax.random.split(jax.random.key(1), 50))[1]
 
     Q = np.float64(run(p, rates))
-    assert np.max(np.abs(Q.swapaxes(-1, -2) @ Q - np.eye(4))) <= bound
+    assert np.max(np.abs(Q.swapaxes(-1, -2) @ Q - np.eye(4))) <= 5e-7
 
 
 def test_the_update_itself_is_returned_and_keeps_a_small_step():

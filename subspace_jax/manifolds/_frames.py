@@ -61,18 +61,26 @@ def check(p: Inexact[Array, "*b n k"]) -> Float[Array, "*b"]:
 
 
 def drift(Q: Array) -> Array:
-    """I - Q^H Q, the sum over the rows taken in blocks.
+    """I - Q^H Q."""
+    return jnp.eye(Q.shape[-1], dtype=Q.dtype) - gram(Q, Q)
+
+
+def gram(A: Array, B: Array) -> Array:
+    """A^H B, the sum over the rows taken in blocks.
 
     Its rounding is where the frames settle: in one sweep it grows with the number of rows.
     """
-    n, k = Q.shape[-2:]
-    eye, whole = jnp.eye(k, dtype=Q.dtype), n - n % _BLOCK
+    n = A.shape[-2]
+    whole = n - n % _BLOCK
     if n < 2 * _BLOCK:
-        return eye - matmul(Q.mT.conj(), Q)
-    blocks = Q[..., :whole, :].reshape(*Q.shape[:-2], -1, _BLOCK, k)
-    rest = Q[..., whole:, :]
-    sums = jnp.sum(matmul(blocks.mT.conj(), blocks), axis=-3)
-    return eye - sums - (matmul(rest.mT.conj(), rest) if whole < n else 0)
+        return matmul(A.mT.conj(), B)
+
+    def blocks(X):
+        return X[..., :whole, :].reshape(*X.shape[:-2], -1, _BLOCK, X.shape[-1])
+
+    sums = jnp.sum(matmul(blocks(A).mT.conj(), blocks(B)), axis=-3)
+    rest = A[..., whole:, :].mT.conj(), B[..., whole:, :]
+    return sums + matmul(*rest) if whole < n else sums
 
 
 def check_frames(p: Array, *others: Array) -> None:

@@ -28,6 +28,7 @@ from subspace_jax.manifolds._frames import (
     check,
     check_frames,
     drift,
+    gram,
     inner,
     norm,
     random_point,
@@ -205,7 +206,7 @@ def _update(coefficients: _Coefficients, Q: Array, V: Array) -> Array:
 def _gram_matrices(Q: Array, V: Array) -> tuple[Array, Array, Array]:
     """Q^H V, the Gram matrix of V's horizontal part, and (I - Q^H Q) / 2."""
     inside = matmul(Q.mT.conj(), V)
-    M = matmul(V.mT.conj(), V) - matmul(inside.mT.conj(), inside)
+    M = gram(V, V) - matmul(inside.mT.conj(), inside)
     return inside, M, drift(Q) / 2
 
 

@@ -18,6 +18,7 @@ from subspace_jax.manifolds._frames import (
     check,
     check_frames,
     drift,
+    gram,
     inner,
     norm,
     random_point,
@@ -64,9 +65,9 @@ def update(Q: Frames, V: Frames) -> Frames:
         ValueError: shapes that differ.
     """
     check_frames(Q, V)
-    inside = matmul(Q.mT.conj(), V)
+    inside = gram(Q, V)
     # For a tangent at an exact frame the rest is rounding, and M the Gram matrix of V.
-    M = matmul(V.mT.conj(), V) + (inside + inside.mT.conj()) - drift(Q)
+    M = gram(V, V) + (inside + inside.mT.conj()) - drift(Q)
     shortening, inverse_root = _gram.polar(M)
     return matmul(Q, matmul(M, shortening)) + matmul(V, inverse_root)
 
