@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from subspace_jax import linalg
-from subspace_jax.manifolds import grassmann
+from subspace_jax.manifolds import _rows, grassmann
 
 CASES = [
     ((1, 1), "float64"),
@@ -313,3 +313,20 @@ def test_wrong_shapes_are_named():
         grassmann.random_point(jax.random.key(0), 2, 3)
     with pytest.raises(ValueError, match=r"retraction must be one of .* got 'qr'"):
         grassmann.with_retraction("qr")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("n", [9, 1025])
+def test_frames_stored_as_rows_move_as_columns_do(n, dtype, x64):
+    """Every retraction and its transport; three blocks of 342 rows, the last with a zero."""
+    Q = jnp.stack([frame(seed, (n, 3), dtype) for seed in range(2)])
+    V = jnp.stack([tangent(2, each) for each in Q])
+    X = jnp.asarray(normal(3, Q.shape, dtype))
+    for manifold in (grassmann, *map(grassmann.with_retraction, RETRACTIONS)):
+        steps = {"project_tangent": (Q, X), "update": (Q, V), "transport": (Q, V, X)}
+        for name, operands in steps.items():
+            rows = getattr(manifold.in_rows, name)(*map(_rows.stored, operands))
+            columns = getattr(manifold, name)(*operands)
+            np.testing.assert_allclose(_rows.restored(rows, n), columns, atol=1e-13)
+        norms = manifold.in_rows.norm(_rows.stored(Q), _rows.stored(X))
+        np.testing.assert_allclose(norms, manifold.norm(Q, X), rtol=1e-13)

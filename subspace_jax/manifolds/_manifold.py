@@ -15,8 +15,9 @@ class Manifold(Protocol):
 
     Points ``p`` and tangents ``v`` are arrays with leading axes, or pytrees of such; a tangent has
     the structure and the shapes of its point, unless the manifold's module says otherwise. Some
-    manifolds have ``exp(p, v)`` and ``log(p, q)`` as well, and those whose metric is not that of
-    the ambient space ``gradient(p, g)``, the tangent u with <u, v> = Re <g, v> for all tangents v.
+    manifolds have ``exp(p, v)`` and ``log(p, q)`` as well, those whose metric is not that of
+    the ambient space ``gradient(p, g)``, the tangent u with <u, v> = Re <g, v> for all tangents v,
+    and those of frames whose steps are faster in another storage ``in_rows``.
     """
 
     def project_tangent(self, p: Any, g: Any, /) -> Any:
@@ -77,9 +78,19 @@ class Geometry(NamedTuple):
     exp: Callable[[PyTree, PyTree], PyTree] | None = None
     log: Callable[[PyTree, PyTree], PyTree] | None = None
     gradient: Callable[[PyTree, PyTree], PyTree] | None = None
+    in_rows: "InRows | None" = None
 
 
-def gradient(manifold: Manifold, p: PyTree, g: PyTree) -> PyTree:
+class InRows(NamedTuple):
+    """What an optimizer does on a `Manifold` of frames, for frames as `_rows` stores them."""
+
+    project_tangent: Callable[[Any, Any], Any]
+    update: Callable[[Any, Any], Any]
+    transport: Callable[[Any, Any, Any], Any]
+    norm: Callable[[Any, Any], Any]
+
+
+def gradient(manifold: Manifold | InRows, p: PyTree, g: PyTree) -> PyTree:
     """The Riemannian gradient at ``p`` of a function with the Euclidean gradient ``g``.
 
     It is ``project_tangent`` where the metric is that of the ambient space.

@@ -15,6 +15,7 @@ constraints", section 2.5; Bendokat, Zimmermann & Absil (2024), "A Grassmann man
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,17 +24,16 @@ from numpy.polynomial import chebyshev
 
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.linalg._polar import polar_factor
-from subspace_jax.manifolds import _gram
+from subspace_jax.manifolds import _gram, _rows
 from subspace_jax.manifolds._frames import (
     check,
     check_frames,
-    drift,
     gram,
     inner,
     norm,
     random_point,
 )
-from subspace_jax.manifolds._manifold import Geometry
+from subspace_jax.manifolds._manifold import Geometry, InRows
 from subspace_jax.typing import Array, Float, Inexact, Key
 
 __all__ = [
@@ -56,6 +56,18 @@ Frames = Inexact[Array, "*b n k"]
 _Coefficients = Callable[[Array], tuple[Array, Array]]
 
 
+class _Storage(NamedTuple):
+    """The two products of frames, however they are stored."""
+
+    gram: Callable[[Array, Array], Array]
+    """A^H B."""
+    times: Callable[[Array, Array], Array]
+    """A M."""
+
+
+_COLUMNS, _ROWS = _Storage(gram, matmul), _Storage(_rows.gram, _rows.times)
+
+
 def project_tangent(Q: Frames, G: Frames) -> Frames:
     """The horizontal part of ``G``: what is left of it outside the span of Q.
 
@@ -65,9 +77,7 @@ def project_tangent(Q: Frames, G: Frames) -> Frames:
         ValueError: shapes that differ.
     """
     check_frames(Q, G)
-    inside = matmul(Q.mT.conj(), G)
-    # I + E is the inverse of Q^H Q to first order: Q need only be orthonormal to half precision.
-    return G - matmul(Q, inside + matmul(drift(Q), inside))
+    return _project(_COLUMNS, Q, G)
 
 
 def update(Q: Frames, V: Frames) -> Frames:
@@ -80,7 +90,8 @@ def update(Q: Frames, V: Frames) -> Frames:
     Raises:
         ValueError: shapes that differ.
     """
-    return _update(_gram.geodesic, Q, V)
+    check_frames(Q, V)
+    return _update(_gram.geodesic, _COLUMNS, Q, V)
 
 
 def retract(Q: Frames, V: Frames) -> Frames:
@@ -135,7 +146,8 @@ def transport(Q: Frames, V: Frames, X: Frames) -> Frames:
 
     Reference: Edelman, Arias & Smith (1998), theorem 2.4.
     """
-    return _transport(_gram.geodesic, Q, V, X)
+    check_frames(Q, V, X)
+    return _transport(_gram.geodesic, _COLUMNS, Q, V, X)
 
 
 def dist(Q: Frames, R: Frames) -> Float[Array, "*b"]:
@@ -172,65 +184,86 @@ def with_retraction(name: str) -> Geometry:
     """
     moves = {"geodesic": _gram.geodesic, "cayley": _gram.cayley, "polar": _gram.polar}
     if name == "cholesky_qr":
-        steps = _cholesky_update, _cholesky_transport
+        step, carry = _cholesky_update, _cholesky_transport
     elif name in moves:
-        steps = partial(_update, moves[name]), partial(_transport, moves[name])
+        step, carry = partial(_update, moves[name]), partial(_transport, moves[name])
     else:
         raise ValueError(f"retraction must be one of {[*moves, 'cholesky_qr']}, got {name!r}")
-    step, carry = steps
+
+    def move(Q, V):
+        check_frames(Q, V)
+        return step(_COLUMNS, Q, V)
+
+    def carried(Q, V, X):
+        check_frames(Q, V, X)
+        return carry(_COLUMNS, Q, V, X)
+
     return Geometry(
         project_tangent=project_tangent,
-        update=step,
-        retract=lambda Q, V: Q + step(Q, V),
-        transport=carry,
+        update=move,
+        retract=lambda Q, V: Q + move(Q, V),
+        transport=carried,
         inner=inner,
         norm=norm,
         dist=dist,
         random_point=random_point,
         random_tangent=random_tangent,
         check=check,
+        in_rows=_in_rows(step, carry),
     )
 
 
-def _update(coefficients: _Coefficients, Q: Array, V: Array) -> Array:
-    check_frames(Q, V)
-    inside, M, half_drift = _gram_matrices(Q, V)
+def _project(storage: _Storage, Q: Array, G: Array) -> Array:
+    inside = storage.gram(Q, G)
+    # I + E is the inverse of Q^H Q to first order: Q need only be orthonormal to half precision.
+    return G - storage.times(Q, inside + matmul(_drift(storage, Q), inside))
+
+
+def _drift(storage: _Storage, Q: Array) -> Array:
+    """E = I - Q^H Q."""
+    found = storage.gram(Q, Q)
+    return jnp.eye(found.shape[-1], dtype=found.dtype) - found
+
+
+def _update(coefficients: _Coefficients, storage: _Storage, Q: Array, V: Array) -> Array:
+    inside, M, half_drift = _gram_matrices(storage, Q, V)
     a, b = coefficients(M)
     shortened = matmul(M, a)
     # One Newton-Schulz step, Q (I + E / 2), merged with the move. The order E M a, not M a E:
     # the other one leaves an error of first order in E.
     head = shortened + half_drift + matmul(half_drift, shortened) - matmul(inside, b)
-    return matmul(Q, head) + matmul(V, b)
+    return storage.times(Q, head) + storage.times(V, b)
 
 
-def _gram_matrices(Q: Array, V: Array) -> tuple[Array, Array, Array]:
+def _gram_matrices(storage: _Storage, Q: Array, V: Array) -> tuple[Array, Array, Array]:
     """Q^H V, the Gram matrix of V's horizontal part, and (I - Q^H Q) / 2."""
-    inside = matmul(Q.mT.conj(), V)
-    M = gram(V, V) - matmul(inside.mT.conj(), inside)
-    return inside, M, drift(Q) / 2
+    inside = storage.gram(Q, V)
+    M = storage.gram(V, V) - matmul(inside.mT.conj(), inside)
+    return inside, M, _drift(storage, Q) / 2
 
 
-def _transport(coefficients: _Coefficients, Q: Array, V: Array, X: Array) -> Array:
-    check_frames(Q, V, X)
-    a, b = coefficients(matmul(V.mT.conj(), V))
-    along = matmul(V.mT.conj(), X)
-    return X - matmul(Q, matmul(b, along)) + matmul(V, matmul(a, along))
+def _transport(
+    coefficients: _Coefficients, storage: _Storage, Q: Array, V: Array, X: Array
+) -> Array:
+    a, b = coefficients(storage.gram(V, V))
+    along = storage.gram(V, X)
+    return X - storage.times(Q, matmul(b, along)) + storage.times(V, matmul(a, along))
 
 
-def _cholesky_update(Q: Array, V: Array) -> Array:
-    check_frames(Q, V)
-    inside, M, half_drift = _gram_matrices(Q, V)
+def _cholesky_update(storage: _Storage, Q: Array, V: Array) -> Array:
+    inside, M, half_drift = _gram_matrices(storage, Q, V)
     inverse = _inverse_cholesky(M)
     eye = jnp.eye(M.shape[-1], dtype=M.dtype)
     head = inverse - eye + matmul(half_drift - inside, inverse)
-    return matmul(Q, head) + matmul(V, inverse)
+    return storage.times(Q, head) + storage.times(V, inverse)
 
 
-def _cholesky_transport(Q: Array, V: Array, X: Array) -> Array:
-    M = matmul(V.mT.conj(), V)
+def _cholesky_transport(storage: _Storage, Q: Array, V: Array, X: Array) -> Array:
+    M = storage.gram(V, V)
     eye = jnp.eye(M.shape[-1], dtype=M.dtype)
     root, _ = _gram.square_roots(eye + M)
-    return matmul(_transport(_gram.polar, Q, V, X), matmul(root, _inverse_cholesky(M)))
+    polar = _transport(_gram.polar, storage, Q, V, X)
+    return storage.times(polar, matmul(root, _inverse_cholesky(M)))
 
 
 def _inverse_cholesky(M: Array) -> Array:
@@ -258,3 +291,16 @@ def _series(degree: int) -> list[float]:
     half = np.arccos((nodes + 1) / 2) / 2
     values = half / (np.sin(half) * np.cos(half))
     return chebyshev.cheb2poly(chebyshev.chebfit(nodes, values, degree)).tolist()
+
+
+def _in_rows(update: Callable[..., Array], transport: Callable[..., Array]) -> InRows:
+    return InRows(
+        project_tangent=partial(_project, _ROWS),
+        update=partial(update, _ROWS),
+        transport=partial(transport, _ROWS),
+        norm=lambda Q, V: _rows.norm(V),
+    )
+
+
+in_rows = _in_rows(partial(_update, _gram.geodesic), partial(_transport, _gram.geodesic))
+"""The steps of an optimizer for frames in another storage, which it converts to and from."""

@@ -15,7 +15,7 @@ A complex gradient is expected as `jax.grad` gives it, conjugated.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +25,7 @@ import optax
 
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.manifolds import Manifold, grassmann
-from subspace_jax.manifolds._manifold import gradient, zero_tangent
+from subspace_jax.manifolds._manifold import InRows, gradient, zero_tangent
 from subspace_jax.optim._chunks import in_chunks
 from subspace_jax.typing import Array, Float, Key, PyTree
 
@@ -84,10 +84,9 @@ def riemannian_sgd(
     Reference: Zhang & Sra (2016); Wang, Li & Zhang (2023), "Grassmann class representation".
     """
     _check_options(transport, ("projection", "parallel", "ambient"), momentum)
-    project = manifold.project_tangent
-    own = getattr(manifold, "gradient", None)
 
-    def heavy_ball(rate, p, g, b):
+    def heavy_ball(manifold, rate, p, g, b):
+        project, own = manifold.project_tangent, getattr(manifold, "gradient", None)
         g = _true(g)
         if transport == "parallel":
             g = gradient(manifold, p, g)
@@ -103,7 +102,7 @@ def riemannian_sgd(
         u, step = _step(manifold, max_angle, rate, p, v)
         return u, manifold.transport(p, step, b) if transport == "parallel" else b
 
-    def descend(rate, p, g):
+    def descend(manifold, rate, p, g):
         return _step(manifold, max_angle, rate, p, gradient(manifold, p, _true(g)))[:1]
 
     def init(params):
@@ -119,8 +118,7 @@ def riemannian_sgd(
         points, split, join = _points(params, is_point)
         rate = _rate(learning_rate, state.num_steps)
         operands = [points, split(updates)] + ([split(state.momentum)] if momentum else [])
-        move = partial(heavy_ball if momentum else descend, rate)
-        moved = [in_chunks(move, *xs) for xs in zip(*operands, strict=True)]
+        moved = _moved(manifold, heavy_ball if momentum else descend, rate, operands)
         columns = zip(*moved, strict=True) if moved else [()] * (2 if momentum else 1)
         u, *buffers = (join(column) for column in columns)
         buffers = buffers[0] if momentum else ()
@@ -165,7 +163,7 @@ def riemannian_adam(
     """
     _check_options(transport, ("projection", "parallel"), b1)
 
-    def move(rates, p, g, m, s):
+    def move(manifold, rates, p, g, m, s):
         rate, first, second = rates
         g = gradient(manifold, p, _true(g))
         m = m if transport == "parallel" else manifold.project_tangent(p, m)
@@ -185,7 +183,7 @@ def riemannian_adam(
         steps = (state.num_steps + 1).astype(jnp.result_type(float))
         rates = _rate(learning_rate, state.num_steps), 1 - b1**steps, 1 - b2**steps
         operands = points, *map(split, (updates, state.momentum, state.second_moment))
-        moved = [in_chunks(partial(move, rates), *xs) for xs in zip(*operands, strict=True)]
+        moved = _moved(manifold, move, rates, operands)
         columns = zip(*moved, strict=True) if moved else [()] * 3
         u, m, s = (join(column) for column in columns)
         return u, RiemannianState(state.num_steps + 1, m, s)
@@ -221,8 +219,18 @@ def _zero_tangents(manifold: Manifold, params: PyTree, is_point: IsPoint | None)
     return join(zero_tangent(manifold, p) for p in points)
 
 
+def _moved(
+    manifold: Manifold, move: Callable[..., Any], rates: Any, operands: Iterable[Sequence[PyTree]]
+) -> list[Any]:
+    """The results of ``move(manifold, rates, p, g, ...)`` for every point p."""
+    rows = getattr(manifold, "in_rows", None)
+    in_rows = rows and partial(move, rows, rates)
+    columns = partial(move, manifold, rates)
+    return [in_chunks(columns, *xs, in_rows=in_rows) for xs in zip(*operands, strict=True)]
+
+
 def _step(
-    manifold: Manifold, max_angle: float | None, rate: Any, p: PyTree, v: PyTree
+    manifold: Manifold | InRows, max_angle: float | None, rate: Any, p: PyTree, v: PyTree
 ) -> tuple[PyTree, PyTree]:
     """The update along -rate v, and the step itself, no longer than ``max_angle``."""
     if max_angle is not None:
