@@ -4,11 +4,12 @@
 
 The step is the whole of it, given the gradient: momentum, projection, geodesic and whatever keeps
 the frames orthonormal. The peers are the textbook's geodesic by singular values with a QR, in JAX;
-the optimizer of Grassmann class representations (PyTorch, our transcription: the same geodesic, a
-QR every fifth step), geoopt's RiemannianSGD on its QR-retracted Stiefel manifold, and pymanopt's
-Grassmann manifold (float64, without momentum); those that are not installed are left out. One
-thread, its CPU time, all states advancing. Accuracy is the largest entry of |Q^T Q - I| after all
-timed steps, and of the difference of the projectors from the float64 geodesic's after the first.
+the same geodesic of geojax's, projected momentum on it, the optimizer of Grassmann class
+representations (PyTorch, our transcription: that geodesic, a QR every fifth step), geoopt's
+RiemannianSGD on its QR-retracted Stiefel manifold, and pymanopt's Grassmann manifold (float64,
+without momentum); those that are not installed are left out. One thread, its CPU time, all states
+advancing. Accuracy is the largest entry of |Q^T Q - I| after all timed steps, and of the difference
+of the projectors from the float64 geodesic's after the first.
 
 The head: forward and backward of a batch of 256 features through `GrassmannHead`, beside the same
 with frames that are stored as rows (classes, k, n).
@@ -90,6 +91,18 @@ def by_singular_values(frames, gradient) -> Contender:
     return compiled("jax", "SVD geodesic + QR", step, frames, jnp.zeros_like(frames), gradient)
 
 
+def by_geojax(frames, gradient) -> Contender:
+    from geojax.geometry import Grassmann
+
+    geometry = Grassmann(frames.shape[1:])
+
+    def step(Q, gradient, buffer):
+        buffer = geometry.tangent_project(Q, MOMENTUM * buffer + gradient)
+        return geometry.exp(Q, -RATE * buffer), buffer
+
+    return compiled("geojax", "SVD geodesic, QR", step, frames, jnp.zeros_like(frames), gradient)
+
+
 def class_representation(frames, gradient) -> Contender:
     import torch
 
@@ -149,7 +162,12 @@ def contenders(frames, gradient) -> Iterator[Contender]:
     yield ours(frames, gradient, "ambient")
     yield ours(frames, gradient, "projection", "cayley")
     yield by_singular_values(frames, gradient)
-    peers = {"torch": class_representation, "geoopt": by_geoopt, "pymanopt": by_pymanopt}
+    peers = {
+        "geojax": by_geojax,
+        "torch": class_representation,
+        "geoopt": by_geoopt,
+        "pymanopt": by_pymanopt,
+    }
     for package, peer in peers.items():
         if importlib.util.find_spec(package):
             yield peer(frames, gradient)
