@@ -16,6 +16,7 @@ matmul = partial(jnp.matmul, precision="highest")
 Gradients = Float[Array, "p n"]
 Update = Float[Array, " n"]
 Count = Integer[Array, ""] | int
+_PIECE = 1 << 15
 
 
 def mean(G: Gradients, f: Count) -> Update:
@@ -88,7 +89,20 @@ def flag(G: Gradients, f: Count) -> Update:
     Reference: Almasi, Mishra, Vamanan & Ravi (2024), "Flag Aggregator", algorithm 1.
     """
     del f
-    return matmul(flag_coefficients(matmul(G, G.T)), G)
+    return matmul(flag_coefficients(gram_matrix(G)), G)
+
+
+def gram_matrix(G: Gradients) -> Float[Array, "p p"]:
+    """G G^T; the sum over n goes by pieces, which fit the cache and round less."""
+    width = min(_PIECE, G.shape[1])
+    whole = G.shape[1] // width
+
+    def add(i, K):
+        piece = jax.lax.dynamic_slice_in_dim(G, i * width, width, axis=1)
+        return K + matmul(piece, piece.T)
+
+    rest = G[:, whole * width :]
+    return jax.lax.fori_loop(0, whole, add, matmul(rest, rest.T))
 
 
 def flag_coefficients(K: Float[Array, "p p"], *, pairwise: float = 1.0) -> Float[Array, " p"]:
@@ -114,7 +128,7 @@ def _krum_scores(distances: Array, among: Array, f: Count) -> Array:
 
 def _squared_distances(G: Gradients) -> Array:
     """Between rows; infinite from a row to itself."""
-    gram = matmul(G, G.T)
+    gram = gram_matrix(G)
     squares = jnp.diagonal(gram)
     distances = jnp.maximum(squares[:, None] + squares[None, :] - 2 * gram, 0)
     return distances + jnp.diag(jnp.full(len(G), jnp.inf))

@@ -84,6 +84,12 @@ def test_the_flag_keeps_to_the_honest_where_the_mean_is_led_off():
     assert cosines[1] > 0.9
 
 
+def test_the_gram_matrix_is_summed_over_pieces(monkeypatch):
+    monkeypatch.setattr(aggregators, "_PIECE", 16)
+    found = jax.jit(aggregators.gram_matrix)(jnp.asarray(GRADIENTS))  # two pieces and a half
+    np.testing.assert_allclose(found, GRADIENTS @ GRADIENTS.T, rtol=1e-5, atol=1e-4)
+
+
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import PartitionSpec as P
@@ -93,7 +99,7 @@ mesh = jax.make_mesh((8,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
 G = jax.random.normal(jax.random.key(0), (15, 400)).at[:3].multiply(4)
 
 def piece(G):
-    K = jax.lax.psum(aggregators.matmul(G, G.T), "model")
+    K = jax.lax.psum(aggregators.gram_matrix(G), "model")
     return aggregators.matmul(aggregators.flag_coefficients(K), G)
 
 specs = {"in_specs": P(None, "model"), "out_specs": P("model")}

@@ -13,11 +13,15 @@ of the projectors from the float64 geodesic's after the first.
 
 The head: forward and backward of a batch of 256 features through `GrassmannHead`, beside the same
 with frames that are stored as rows (classes, k, n).
+
+The flag aggregator of 15 gradients with up to 10^6 entries: 20 reweighted steps by their Gram
+matrix, beside two by singular values of all the weighted vectors.
 """
 
 import importlib.util
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.aggregators import flag
 from scripts.bench import _one_thread, _report
 from subspace_jax import optim
 from subspace_jax.manifolds import GrassmannHead, grassmann
@@ -39,7 +44,7 @@ class Contender(NamedTuple):
     library: str
     method: str
     step: Callable[[], Any]
-    frames: Callable[[], np.ndarray]
+    frames: Callable[[], np.ndarray] | None
     compile_seconds: float | None
 
 
@@ -211,6 +216,59 @@ def steps(quick: bool) -> Iterator[Timed]:
             yield Timed((num, n, k), contender, milliseconds, ratio, off, error)
 
 
+def aggregators(quick: bool) -> Iterator[Timed]:
+    """The paper's objective, with the differences of pairs; the peer's also without."""
+    for n in (10_000,) if quick else (100_000, 1_000_000):
+        keys = jax.random.split(jax.random.key(2), 3)
+        G = jax.random.normal(keys[0], (15, 4)) @ jax.random.normal(keys[1], (4, n))
+        G = G + jax.random.normal(keys[2], (15, n))
+        columns = jnp.asarray(G.T.copy())  # in which its decompositions are three times faster
+        alone, all_pairs = (partial(by_two_decompositions, pairwise=each) for each in (0, 1))
+        field = [
+            repeated("ours", "flag aggregator, 20 steps", lambda G: flag(G, 0), G),
+            repeated("jax", "two steps by SVD, no differences", alone, columns),
+            repeated("jax", "two steps by SVD", all_pairs, columns),
+        ]
+        yield from compared((15, n), quick, *field[: 2 if n > 100_000 else 3])
+
+
+def by_two_decompositions(G, pairwise):
+    """The flag aggregator of columns (n, p), as its paper has it."""
+    p = G.shape[1]
+    units = G / jnp.linalg.norm(G, axis=0)
+    vectors, shares = units, jnp.ones(p)
+    if pairwise:
+        first, second = jnp.triu_indices(p, 1)
+        pairs = units[:, first] - units[:, second]
+        vectors = jnp.concatenate([units, pairs / jnp.linalg.norm(pairs, axis=0)], axis=1)
+        shares = jnp.concatenate([shares, jnp.full(len(first), 2 * pairwise / (p * (p - 1)))])
+    Y, weights = units, shares
+    for _ in range(2):
+        U, _, _ = jnp.linalg.svd(vectors * jnp.sqrt(weights), full_matrices=False)
+        Y = U[:, : (p + 2) // 2]
+        weights = shares / jnp.sqrt(1 - jnp.sum((Y.T @ vectors) ** 2, axis=0) + 1e-7)
+    return Y @ (Y.T @ jnp.mean(units, axis=1))
+
+
+def repeated(library, method, function, *operands) -> Contender:
+    """The same call again and again."""
+    start = time.perf_counter()
+    call = jax.jit(function).lower(*operands).compile()
+    seconds = time.perf_counter() - start
+    step = partial(lambda *xs: jax.block_until_ready(call(*xs)), *operands)
+    return Contender(library, method, step, None, seconds)
+
+
+def compared(size: tuple[int, ...], quick: bool, *field: Contender) -> Iterator[Timed]:
+    """Each after a first call that is not timed; ours first."""
+    for contender in field:
+        contender.step()
+    times = _one_thread.interleaved([c.step for c in field], _report.share(quick, 10))
+    for contender, milliseconds in zip(field, times, strict=True):
+        ratio = float(np.median(milliseconds) / np.median(times[0]))
+        yield Timed(size, contender, milliseconds, ratio, None, None)
+
+
 def head(quick: bool) -> Iterator[Timed]:
     """A batch of 256 through the classifier's layer, with the derivatives of both operands."""
     num, n, k = (10, 64, 4) if quick else (1000, 512, 8)
@@ -225,24 +283,15 @@ def head(quick: bool) -> Iterator[Timed]:
         z = (x @ frames.reshape(-1, n).T).reshape(-1, num, k)
         return 25 * jnp.sqrt(jnp.sum(z**2, -1) + 1e-12)
 
-    def entry(library, method, logits, frames):
-        def both(frames, x, state):
-            return jax.grad(lambda *xs: jnp.sum(weights * logits(*xs)), (0, 1))(frames, x), state
+    def both(logits):
+        return jax.grad(lambda *xs: jnp.sum(weights * logits(*xs)), (0, 1))
 
-        call = compiled(library, method, both, frames, (), x)
-        once = jax.jit(lambda frames, x: both(frames, x, ())[0]).lower(frames, x).compile()
-        return call._replace(step=lambda: jax.block_until_ready(once(frames, x)))
-
-    field = [
-        entry("ours", "head, (classes, n, k)", GrassmannHead.logits, frames),
-        entry("jax", "head, rows (classes, k, n)", rows, frames.mT.copy()),
-    ]
-    for contender in field:
-        contender.step()
-    times = _one_thread.interleaved([c.step for c in field], _report.share(quick, 10))
-    for contender, milliseconds in zip(field, times, strict=True):
-        ratio = float(np.median(milliseconds) / np.median(times[0]))
-        yield Timed((256, num, n, k), contender, milliseconds, ratio, None, None)
+    yield from compared(
+        (256, num, n, k),
+        quick,
+        repeated("ours", "head, (classes, n, k)", both(GrassmannHead.logits), frames, x),
+        repeated("jax", "head, rows (classes, k, n)", both(rows), frames.mT.copy(), x),
+    )
 
 
 def row(m: Timed) -> dict[str, Any]:
@@ -269,11 +318,14 @@ def summary(measured: dict[str, list[Timed]]) -> str:
             peers.setdefault(f"{m.contender.library}, {m.contender.method}", []).append(m.ratio)
     ratios = (f"{min(r):.1f} to {max(r):.1f} ({name})" for name, r in peers.items())
     drift = max(m.departure for m in measured["steps"] if m.contender.library == "ours")
+    decompositions = {m.contender.method: m.ratio for m in measured["aggregators"]}
     return (
         "in times of our step the peers take "
         + ", ".join(ratios)
         + f"; ours is off orthonormal by at most {drift:.0e}, and the head with frames as rows "
-        f"takes {measured['head'][1].ratio:.2f} of ours"
+        f"takes {measured['head'][1].ratio:.2f} of ours; two steps of the flag aggregator by "
+        f"singular values take {decompositions['two steps by SVD']:.0f} times 20 of ours, without "
+        f"the differences of gradients {decompositions['two steps by SVD, no differences']:.0f}"
     )
 
 
@@ -284,7 +336,7 @@ def main() -> None:
             "manifolds",
             "Riemannian SGD on many subspaces beside its peers",
             "median (minimum) CPU time of one thread, of 7 to 60 turns",
-            (steps, head),
+            (steps, head, aggregators),
             row,
             summary,
         )
