@@ -12,6 +12,9 @@ The update is u with p + u on the manifold, so `optax.apply_updates` lands on it
   small steps are lost.
 
 A complex gradient is expected as `jax.grad` gives it, conjugated.
+
+Frames are columns (..., n, k). On a CPU a step on many thin float32 frames, k up to 24, stores them
+as rows meanwhile, in which their products take half the time; elsewhere it does not.
 """
 
 import math
