@@ -32,7 +32,7 @@ def of(manifolds: PyTree) -> Geometry:
     factors, structure = jax.tree.flatten(manifolds, is_leaf=_is_manifold)
     if not factors or not all(_is_manifold(factor) for factor in factors):
         raise ValueError(f"need a pytree of manifolds, got leaves {factors}")
-    tree_valued = {
+    tree_valued: dict[str, Any] = {
         name: partial(_each, factors, structure, name)
         for name in ("project_tangent", "update", "retract", "transport", "exp", "log")
         if all(getattr(factor, name, None) for factor in factors)
