@@ -31,10 +31,10 @@ With 22,500 GMRES(40) solves none of the released systems, BiCGStab 61 and 29 of
 restarts 98 and 81, recycling 94 and 69, with sorting 99 and 80, in 50 and 100 times the time of a
 sparse factorisation. On the symmetric families recycled CG keeps taking about half of CG's steps
 (355 of 645 and 380 of 785 at 40,000) where coefficients are random fields, and .9 of them on
-photographs; in time CG wins, at 40,000 multigrid. A space that another flow's direction left
-misleads: on convection-diffusion recycling takes 1.4 to 1.9 times the steps of deflated restarts
-with 22,500 unknowns, 1.6 to 2.1 times with 40,000, though a random space would cost 4 % of them (at
-2500).
+photographs; in time CG wins, at 40,000 level with multigrid or behind it. A space that another
+flow's direction left misleads: on convection-diffusion recycling takes 1.4 to 1.9 times the steps
+of deflated restarts with 22,500 unknowns, 1.6 to 2.1 times with 40,000, though a random space would
+cost 4 % of them (at 2500).
 
 Steps and products are what the solvers report, a mean over the systems; residuals are true, by
 matrices assembled without JAX; seconds are a compiled run's, its sorting included. A method that
