@@ -38,6 +38,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from ml_collections import ConfigDict
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.pipeline import make_pipeline
@@ -325,7 +326,8 @@ def draw(config: ConfigDict, heads: dict[str, Any], figure: Figure) -> None:
     rates.set_xticks(config.learning_rates, [f"{rate:g}" for rate in config.learning_rates])
     rates.set_xticks([], minor=True)
     rates.yaxis.set_major_formatter("{x:g}")
-    rates.yaxis.set_minor_formatter("{x:g}")
+    fewer = LogFormatter(minor_thresholds=(2, 0.5))  # of the ticks within a decade
+    rates.yaxis.set_minor_formatter(fewer)
     handles, labels = error.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
 
