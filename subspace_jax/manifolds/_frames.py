@@ -1,5 +1,6 @@
 """What all manifolds of frames share: their inner product, random frames, the distance off them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -60,11 +61,6 @@ def check(p: Inexact[Array, "*b n k"]) -> Float[Array, "*b"]:
     return largest(drift(p))
 
 
-def drift(Q: Array) -> Array:
-    """I - Q^H Q."""
-    return jnp.eye(Q.shape[-1], dtype=Q.dtype) - gram(Q, Q)
-
-
 def gram(A: Array, B: Array) -> Array:
     """A^H B, the sum over the rows taken in blocks.
 
@@ -81,6 +77,12 @@ def gram(A: Array, B: Array) -> Array:
     sums = jnp.sum(matmul(blocks(A).mT.conj(), blocks(B)), axis=-3)
     rest = A[..., whole:, :].mT.conj(), B[..., whole:, :]
     return sums + matmul(*rest) if whole < n else sums
+
+
+def drift(Q: Array, gram: Callable[[Array, Array], Array] = gram) -> Array:
+    """I - Q^H Q, given how frames are multiplied."""
+    found = gram(Q, Q)
+    return jnp.eye(found.shape[-1], dtype=found.dtype) - found
 
 
 def check_frames(p: Array, *others: Array) -> None:

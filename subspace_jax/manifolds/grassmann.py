@@ -28,6 +28,7 @@ from subspace_jax.manifolds import _gram, _rows
 from subspace_jax.manifolds._frames import (
     check,
     check_frames,
+    drift,
     gram,
     inner,
     norm,
@@ -216,13 +217,7 @@ def with_retraction(name: str) -> Geometry:
 def _project(storage: _Storage, Q: Array, G: Array) -> Array:
     inside = storage.gram(Q, G)
     # I + E is the inverse of Q^H Q to first order: Q need only be orthonormal to half precision.
-    return G - storage.times(Q, inside + matmul(_drift(storage, Q), inside))
-
-
-def _drift(storage: _Storage, Q: Array) -> Array:
-    """E = I - Q^H Q."""
-    found = storage.gram(Q, Q)
-    return jnp.eye(found.shape[-1], dtype=found.dtype) - found
+    return G - storage.times(Q, inside + matmul(drift(Q, storage.gram), inside))
 
 
 def _update(coefficients: _Coefficients, storage: _Storage, Q: Array, V: Array) -> Array:
@@ -239,7 +234,7 @@ def _gram_matrices(storage: _Storage, Q: Array, V: Array) -> tuple[Array, Array,
     """Q^H V, the Gram matrix of V's horizontal part, and (I - Q^H Q) / 2."""
     inside = storage.gram(Q, V)
     M = storage.gram(V, V) - matmul(inside.mT.conj(), inside)
-    return inside, M, _drift(storage, Q) / 2
+    return inside, M, drift(Q, storage.gram) / 2
 
 
 def _transport(
