@@ -59,11 +59,12 @@ def signed_hash(
 def signed_lookup(
     z: Float[Array, " max_dim"], code: UInt32[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """+-z[index] for each code: one gather from the table (z0, -z0, z1, -z1, ...)."""
-    # A product, not a stack: XLA fuses the table into the gather, where a stack becomes a branch
-    # for every entry (5 times slower on CPU). Its transpose is one scatter-add into the table.
-    table = z[:, None] * jnp.array([1, -1], z.dtype)
-    return table.ravel().at[code].get(mode="promise_in_bounds")
+    """+-z[index] for each code."""
+    # Flat, and with the sign as a choice: on a CPU the gather takes half the time that it takes
+    # from a table (z0, -z0, z1, -z1, ...), its transpose, a scatter-add, two thirds.
+    flat = code.ravel()
+    found = z.at[flat >> 1].get(mode="promise_in_bounds")
+    return jnp.where((flat & 1).astype(bool), -found, found).reshape(code.shape)
 
 
 def _apply(arrays, layout, z):
