@@ -5,6 +5,7 @@ without JAX, in float64, and every residual that is reported is computed with it
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -49,12 +50,12 @@ class System(NamedTuple):
         return -x * lu.solve(x)
 
 
-def poisson(*shape: int) -> System:
+def poisson(*shape: int, spacing: float = 1.0) -> System:
     """The stencil of -Laplacian, 5 points in the plane and 7 in space."""
     return System(
         name=f"Poisson {'x'.join(map(str, shape))}",
-        operators=lambda dtype: (Partial(operators.laplacian),),
-        matrix=laplacian_matrix(shape),
+        operators=lambda dtype: (Partial(partial(operators.laplacian, spacing=spacing)),),
+        matrix=laplacian_matrix(shape) / spacing**2,
         b=_right_hand_side(shape),
     )
 
