@@ -78,8 +78,8 @@ class _State(NamedTuple):
     z: PyTree
     p: PyTree
     rz: Any
-    before: Any
-    """<r, z> of the step that made p."""
+    beta: Any
+    """How much of p the next direction takes."""
     error: Any
     status: Any
     kept: Any = None
@@ -100,12 +100,11 @@ def method(
 
     def begin(x, r, norm):
         z, rz = (r, norm**2) if system.precondition is None else precondition(r)[:2]
-        zeros, never = jax.tree.map(jnp.zeros_like, r), jnp.zeros_like(rz)
-        return _State(x, r, _held(system, z), zeros, rz, never, norm, jnp.int32(RUNNING), kept)
+        zeros, none = jax.tree.map(jnp.zeros_like, r), jnp.zeros_like(rz)
+        return _State(x, r, _held(system, z), zeros, rz, none, norm, jnp.int32(RUNNING), kept)
 
     def step(s, on):
-        beta = jnp.where(s.before > 0, s.rz, 0) / jnp.where(s.before > 0, s.before, 1)
-        p = hold(on, tree.axpy(beta, s.p, s.r if s.z is None else s.z), s.p)
+        p = hold(on, tree.axpy(s.beta, s.p, s.r if s.z is None else s.z), s.p)
         q = system.apply(p)
         curvature = system.inner(p, q).real
         fine = curvature > 0
@@ -115,6 +114,7 @@ def method(
         x = hold(on, tree.axpy(alpha, p, s.x), s.x)
         r = hold(on, tree.axpy(-alpha, q, s.r), s.r)
         z, rz, error = precondition(r)
+        beta = jnp.where(s.rz > 0, rz, 0) / jnp.where(s.rz > 0, s.rz, 1)
         status = jnp.where((rz > 0) | (error == 0), RUNNING, int(Status.PRECONDITIONER_BREAKDOWN))
         status = jnp.where(fine | (s.error == 0), status, int(Status.INDEFINITE))
         lost = (s.rz <= 0) & (s.error > 0)
@@ -122,7 +122,7 @@ def method(
         finite = jnp.isfinite(curvature) & jnp.isfinite(rz)
         status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
         kept = keep(s.kept, p, q, curvature, on)
-        return _State(x, r, _held(system, z), p, rz, s.rz, error, status, kept)
+        return _State(x, r, _held(system, z), p, rz, beta, error, status, kept)
 
     return Method(begin, step)
 
