@@ -35,7 +35,7 @@ class RedBlack:
         indices = [lax.broadcasted_iota(jnp.int32, r.shape, axis) for axis in range(r.ndim)]
         starts = sum(indices[1:], start=indices[0]) % 2 == self.first
         scale = (self.omega / self.operator.diagonal).astype(r.dtype)
-        z = jnp.where(starts, scale * r, 0)
+        z = _apart(self.operator, lambda r: jnp.where(starts, scale * r, 0), r)
         return jnp.where(starts, z, scale * (r - self.operator(z)))
 
 
