@@ -12,6 +12,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from jax.tree_util import Partial
 
 from subspace_jax.linalg import operators
+from subspace_jax.linalg._fusion import apart
 from subspace_jax.linalg._stencil import Stencil, check_grid
 from subspace_jax.typing import Array, Float
 
@@ -35,7 +36,7 @@ class RedBlack:
         indices = [lax.broadcasted_iota(jnp.int32, r.shape, axis) for axis in range(r.ndim)]
         starts = sum(indices[1:], start=indices[0]) % 2 == self.first
         scale = (self.omega / self.operator.diagonal).astype(r.dtype)
-        z = _apart(self.operator, lambda r: jnp.where(starts, scale * r, 0), r)
+        z = _stored(self.operator, lambda r: jnp.where(starts, scale * r, 0), r)
         return jnp.where(starts, z, scale * (r - self.operator(z)))
 
 
@@ -97,30 +98,20 @@ class VCycle:
 def _cycle(levels: tuple[Level, ...], coarsest: Any, r: Array) -> Array:
     if not levels:
         return coarsest(r)
-    level, apart = levels[0], partial(_apart, levels[0].operator)
-    z = apart(level.smoother, r)
-    coarse = apart(level.restrict, apart(lambda z: r - level.operator(z), z))
-    z += apart(level.prolong, _cycle(levels[1:], coarsest, coarse))
-    return z + apart(level.transpose, apart(lambda z: r - level.operator(z), z))
+    level, stored = levels[0], partial(_stored, levels[0].operator)
+    z = stored(level.smoother, r)
+    coarse = stored(level.restrict, stored(lambda z: r - level.operator(z), z))
+    z += stored(level.prolong, _cycle(levels[1:], coarsest, coarse))
+    return z + stored(level.transpose, stored(lambda z: r - level.operator(z), z))
 
 
-def _apart(operator: Any, stage: Callable[[Array], Array], x: Array) -> Array:
-    """``stage(x)``, out of reach of XLA's fusions, which would recompute one stage in the next.
+def _stored(operator: Any, stage: Callable[[Array], Array], x: Array) -> Array:
+    """``stage(x)``, stored: XLA would recompute one stage of a cycle in the next.
 
-    That makes a cycle on 512 x 512 cells 25 times slower on CPU, where XLA drops an
-    `optimization_barrier`; a branch that is always taken, but not so that XLA can know, stays.
+    That makes a cycle on 512 x 512 cells 25 times slower on CPU.
     """
-    entries = next(a for a in jax.tree.leaves(operator) if jnp.issubdtype(a.dtype, jnp.inexact))
-    finite = jnp.ravel(entries)[0] != jnp.inf
-
-    def never(x):
-        return jnp.zeros_like(stage(x))
-
-    return lax.platform_dependent(
-        x,
-        cpu=lambda x: lax.cond(finite, stage, never, x),
-        default=lambda x: lax.optimization_barrier(stage(x)),
-    )
+    entries = (a for a in jax.tree.leaves(operator) if jnp.issubdtype(a.dtype, jnp.inexact))
+    return apart(stage, x, next(entries))
 
 
 def multigrid(operator: Stencil, *, coarsest_size: int = 64) -> VCycle:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from subspace_jax.linalg.hadamard import block_hadamard_transform
 from subspace_jax.projections import _hashing
-from subspace_jax.projections._hashed import signed_hash, signed_lookup
+from subspace_jax.projections._hashed import scaled, signed_hash, signed_lookup
 from subspace_jax.projections._layout import check_dim, layout_of, split
 from subspace_jax.projections.maps import Projection
 from subspace_jax.typing import Dimension, Key, PyTree
@@ -41,5 +41,5 @@ def fastfood(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = 
 
 def _apply(arrays, layout, z):
     u = block_hadamard_transform(z * arrays["flip"].astype(z.dtype))
-    u = signed_lookup(u * arrays["scale"].astype(z.dtype), arrays["code"])
+    u = signed_lookup(scaled(u, arrays["scale"]), arrays["code"])
     return split(layout, block_hadamard_transform(u))

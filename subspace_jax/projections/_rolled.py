@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax.projections import _hashing
-from subspace_jax.projections._hashed import signed_lookup
+from subspace_jax.projections._hashed import scaled, signed_lookup
 from subspace_jax.projections._layout import check_dim, layout_of
 from subspace_jax.projections.maps import Projection
 from subspace_jax.typing import Array, Dimension, Key, PyTree, UInt32
@@ -38,7 +38,7 @@ def rolled(key: Key, params: PyTree, dim: Dimension, *, max_dim: int | None = No
 
 
 def _apply(arrays, layout, z):
-    u = z * arrays["scale"].astype(z.dtype)
+    u = scaled(z, arrays["scale"])
     signs = _hashing.fold(arrays["seed"], _SIGNS)
 
     def leaf(shape, first):
