@@ -36,7 +36,7 @@ class RedBlack:
         indices = [lax.broadcasted_iota(jnp.int32, r.shape, axis) for axis in range(r.ndim)]
         starts = sum(indices[1:], start=indices[0]) % 2 == self.first
         scale = (self.omega / self.operator.diagonal).astype(r.dtype)
-        z = _stored(self.operator, lambda r: jnp.where(starts, scale * r, 0), r)
+        z = jnp.where(starts, scale * r, 0)
         return jnp.where(starts, z, scale * (r - self.operator(z)))
 
 
@@ -55,11 +55,12 @@ class Symmetric:
 
     def __call__(self, r: Float[Array, "..."]) -> Float[Array, "..."]:
         """All sweeps."""
-        z = self.smoother(r)
-        z += self.transpose(r - self.operator(z))
-        for _ in range(self.num_sweeps - 1):
-            z += self.smoother(r - self.operator(z))
-            z += self.transpose(r - self.operator(z))
+        stored = partial(_stored, self.operator)
+        z = jnp.zeros_like(r)
+        for sweep in range(self.num_sweeps):
+            left = stored(lambda z: r - self.operator(z), z) if sweep else r
+            z += stored(self.smoother, left)
+            z += stored(self.transpose, stored(lambda z: r - self.operator(z), z))
         return z
 
 
