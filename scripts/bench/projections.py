@@ -150,9 +150,9 @@ def timed(function: Callable, operand: Any) -> float:
 
 
 def interleaved(calls: dict[Any, tuple[Callable, Any]], budget: float) -> dict[Any, np.ndarray]:
-    """Milliseconds of repeated calls, in turns; each call at least 3 times, at most 30."""
+    """Milliseconds of repeated calls, in turns; each call at least 3 times, at most 300."""
     once = {name: min(timed(*call) for _ in range(2)) for name, call in calls.items()}
-    wanted = {name: int(np.clip(budget / t, 3, 30)) for name, t in once.items()}
+    wanted = {name: int(np.clip(budget / t, 3, 300)) for name, t in once.items()}
     times = {name: [] for name in calls}
     for turn in range(max(wanted.values())):
         for name, call in calls.items():
