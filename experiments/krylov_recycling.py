@@ -283,6 +283,7 @@ def summarize(config: ConfigDict, solved: list[dict[str, Any]]) -> dict:
     told = [
         f"{family}: {g['steps']:.1f} times fewer steps, {g['time']:.1f} times less time "
         f"({g['baseline']}: {g['time'] / g['honest']:.1f} times less)"
+        + (f", {g['missed']} left unsolved" if g["missed"] else "")
         for family, g in results["gains"].items()
     ]
     headline = (
@@ -309,7 +310,8 @@ def gains(config: ConfigDict, rows: dict[str, dict]) -> dict[str, Any]:
     recycle = {name for name in rows if "recycled" in name or "gcrodr" in name}
     ours, best = fastest(recycle), fastest(rows.keys() - recycle)
     return {
-        "solver": ours, "baseline": best, "honest": rows[best]["ms"] / rows[ours]["ms"],
+        "solver": ours, "missed": rows[ours]["missed"],
+        "baseline": best, "honest": rows[best]["ms"] / rows[ours]["ms"],
         "steps": rows[config.baseline]["steps"] / rows[ours]["steps"],
         "time": rows[config.baseline]["ms"] / rows[ours]["ms"],
     }  # fmt: skip
