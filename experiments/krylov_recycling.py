@@ -21,25 +21,19 @@ with sorting takes 16 and 45 times fewer steps; to 1e-8 36 and 61, and 22 and 38
 Helmholtz: 39 times fewer steps to 1e-2, 29 to 1e-8 (the paper, to 1e-7: 30), yet MINRES is faster.
 
 With 10,000 unknowns GMRES(40) leaves 86, 97 and 97 of 100 systems of the released matrices and of
-Helmholtz unsolved in 10,000 steps (8700, 9466, 9984 in the mean; the paper: 9375 and, recycled,
-682). On the released matrices recycling now *costs* steps, 724 and 1449 against 657 and 1317 of
-deflated restarts alone; on the symmetric ones it takes less than half of CG's, 128 of 304 and 147
-of 343, but CG's steps are six times cheaper. A sparse factorisation, CG or MINRES is the fastest
-everywhere but for convection-diffusion, where BiCGStab is.
+Helmholtz unsolved in 10,000 steps (the paper: 9375 steps in the mean and, recycled, 682). On the
+released matrices recycling now *costs* steps, 724 and 1449 for 657 and 1317 of deflated restarts;
+on the symmetric ones it takes less than half of CG's, 128 of 304 and 147 of 343, six times dearer
+each. With 22,500 GMRES(40) solves none of the released systems, BiCGStab 61 and 29, sorted
+recycling 99 and 80, in 50 and 100 times the time of a factorisation. With 40,000 BiCGStab solves
+none, sorted recycling 16 and none, in 15 and 18 s each for 0.15. Of Helmholtz it then solves 85, in
+4199 steps and 6.7 s each, MINRES all, in 1410 and 0.25.
 
-With 22,500 GMRES(40) solves none of the released systems, BiCGStab 61 and 29 of 100, deflated
-restarts 98 and 81, recycling 94 and 69, with sorting 99 and 80, in 50 and 100 times the time of a
-sparse factorisation. On the symmetric families recycled CG keeps taking about half of CG's steps
-(355 of 645 and 380 of 785 at 40,000) where coefficients are random fields, and .9 of them on
-photographs; in time CG wins, at 40,000 level with multigrid or behind it. A space that another
-flow's direction left misleads: on convection-diffusion recycling takes 1.4 to 1.9 times the steps
-of deflated restarts with 22,500 unknowns, 1.6 to 2.1 times with 40,000, though a random space would
-cost 4 % of them (at 2500).
-
-With 40,000 neither BiCGStab nor GMRES(40), which ran on the full fields alone, solves one of the
-released systems; recycling with sorting solves 16 and none, in 15 and 18 s each, a factorisation
-all of them in 0.15. Of Helmholtz it solves 85, in 4199 steps and 6.7 s, BiCGStab 3 and MINRES all,
-in 1410 steps and 0.25 s.
+On the symmetric families recycled CG keeps taking about half of CG's steps (355 of 645 and 380 of
+785 at 40,000) where coefficients are random fields, and .9 of them on photographs; in time CG wins,
+at 40,000 level with multigrid or behind it. A space that another flow's direction left misleads: on
+convection-diffusion recycling takes 1.4 to 1.9 times the steps of deflated restarts with 22,500
+unknowns, 1.6 to 2.1 with 40,000, though a random space would cost 4 % of them (at 2500).
 
 Steps and products are what the solvers report, a mean over the systems; residuals are true, by
 matrices assembled without JAX; seconds are a compiled run's, its sorting included. A method that

@@ -100,8 +100,8 @@ def method(
 
     def begin(x, r, norm):
         z, rz = (r, norm**2) if system.precondition is None else precondition(r)[:2]
-        zeros, none = jax.tree.map(jnp.zeros_like, r), jnp.zeros_like(rz)
-        return _State(x, r, _held(system, z), zeros, rz, none, norm, jnp.int32(RUNNING), kept)
+        p, beta = jax.tree.map(jnp.zeros_like, (r, rz))
+        return _State(x, r, _held(system, z), p, rz, beta, norm, jnp.int32(RUNNING), kept)
 
     def step(s, on):
         p = hold(on, tree.axpy(s.beta, s.p, s.r if s.z is None else s.z), s.p)
