@@ -144,6 +144,18 @@ def test_each_parameter_of_hashed_copies_one_entry_and_the_counts_are_balanced()
     assert set(np.count_nonzero(P, axis=0)) <= {27, 28}
 
 
+def test_leaves_of_hashed_are_parts_of_one_and_small_ones_share_a_lookup():
+    # More than one large leaf among small ones, an empty one and a scalar.
+    shapes = [(3,), (64, 100), (), (0,), (100,), (5000,)]
+    params = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    P = make("hashed", params, 40)
+    size = sum(int(np.prod(shape)) for shape in shapes)
+    whole = matrix("hashed", size, 40)
+    np.testing.assert_array_equal(jax.jit(projections.materialize)(P), whole)
+    text = str(jax.make_jaxpr(projections.expand)(P, jnp.zeros(40)))
+    assert text.count(" gather[") == 3
+
+
 def test_tiles_of_rolled_are_signed_copies_of_z_each_rolled_by_another_number():
     size, dim = 29 * 37 + 5, 37
     params = {"a": jnp.ones((50, 3)), "b": jnp.ones(size - 150)}

@@ -8,6 +8,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from subspace_jax.linalg._fusion import apart
 from subspace_jax.projections import _hashing
@@ -76,6 +77,23 @@ def signed_lookup(
     return jnp.where((flat & 1).astype(bool), -found, found).reshape(code.shape)
 
 
+_SMALL = 4096
+"""Of a leaf below this size the start of a lookup takes longer than the lookup."""
+
+
 def _apply(arrays, layout, z):
     u = scaled(z, arrays["scale"])
-    return jax.tree.map(lambda code: signed_lookup(u, code), arrays["code"])
+    codes, structure = jax.tree.flatten(arrays["code"])
+    small = iter(_lookup_together(u, [code for code in codes if code.size < _SMALL]))
+    return structure.unflatten(
+        next(small) if code.size < _SMALL else signed_lookup(u, code) for code in codes
+    )
+
+
+def _lookup_together(u: Array, codes: list[Array]) -> list[Array]:
+    """The lookup of each, by one of all."""
+    if not codes:
+        return []
+    found = signed_lookup(u, jnp.concatenate([code.ravel() for code in codes]))
+    parts = jnp.split(found, np.cumsum([code.size for code in codes])[:-1])
+    return [part.reshape(code.shape) for part, code in zip(parts, codes, strict=True)]
