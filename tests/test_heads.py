@@ -110,6 +110,16 @@ def test_a_turn_by_ninety_degrees_turns_the_picture(head):
     assert any(np.allclose(turned, np.rot90(straight, k), atol=1e-5) for k in (1, 3))
 
 
+def test_a_warp_shifts_each_pixel_by_its_millimetres(head):
+    straight = heads.cut(head, "axial", 20.0, size=8, pixel=4.0)
+    warp = np.zeros((2, 8, 8))
+    warp[0, :, 0], warp[1, 0, :] = 4.0, -4.0  # the first column downwards, the first row leftwards
+    warped = heads.cut(head, "axial", 20.0, size=8, pixel=4.0, warp=warp)
+    np.testing.assert_allclose(warped[1:-1, 0], straight[2:, 0], rtol=1e-5)
+    np.testing.assert_allclose(warped[0, 2:], straight[0, 1:-1], rtol=1e-5)
+    np.testing.assert_array_equal(warped[1:, 1:], straight[1:, 1:])
+
+
 def test_random_slices_are_a_function_of_the_seed(head):
     one, same, other = (heads.random_slices(("head_pycortex",), 4, 16, s) for s in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
