@@ -32,6 +32,7 @@ def get_config(arg=None):
         "DDS, normal",
         "DDS, proximal",
         "DDS, calibrated",
+        "DDS, mean of 2",
         "DiffPIR",
         "DDNM",
         "PiGDM",
@@ -40,7 +41,9 @@ def get_config(arg=None):
         "RED-diff",
     )
     config.sigma_range = (0.01, 5.0)
-    config.levels = ConfigDict({"sample": 20, "jacobian": 20, "dps": 100, "red_diff": 100})
+    config.levels = ConfigDict(
+        {"sample": 20, "mean": 25, "jacobian": 20, "dps": 100, "red_diff": 100}
+    )
     config.curve = ("DDS, proximal", "DPS")  # also at other numbers of levels, at the first
     config.curve_levels = (10, 300)  # acceleration
     config.num_curve_slices = 3

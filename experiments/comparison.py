@@ -225,6 +225,7 @@ COLOURS = {
     "DDS, normal": plots.BLUE,
     "DDS, proximal": plots.BLUE,
     "DDS, calibrated": plots.BLUE,
+    "DDS, mean of 2": plots.BLUE,
     "DDS, z-TV": plots.BLUE,
     "TV, 3-D": plots.ORANGE,
     "DiffPIR": plots.SKY,
@@ -236,7 +237,7 @@ COLOURS = {
 }
 
 
-MARKERS = "xP*os^DdvhXp"
+MARKERS = "xP*os^>DdvhXp"
 
 
 def spread(axes: Any, name: str, marker: str, x: Any, psnr: Any) -> None:
