@@ -102,7 +102,7 @@ def sampler(consistency: Callable[..., diffusion.DataConsistency]) -> Callable[.
 
 
 def mean_of(reconstruct: Callable[..., jax.Array], num: int) -> Callable[..., jax.Array]:
-    """The mean of samples: nearer to the posterior's, whose expected error is the least there is."""
+    """The mean of samples: nearer to the posterior's mean, of the least expected error."""
 
     def mean(key, *operands):
         samples = jax.lax.map(lambda k: reconstruct(k, *operands), jax.random.split(key, num))
