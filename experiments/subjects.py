@@ -34,7 +34,9 @@ def phased(key: jax.Array, magnitudes: Any) -> jax.Array:
 def _train_heads(config: ConfigDict) -> np.ndarray:
     if not config.heads:
         return heads.committed("train")
-    return heads.random_slices(tuple(config.heads), config.num_slices, config.size, config.seed)
+    return heads.random_slices(
+        tuple(config.heads), config.num_slices, config.size, config.seed, warp=config.warp
+    )
 
 
 def _tune_heads(config: ConfigDict) -> np.ndarray:
