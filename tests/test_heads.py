@@ -124,6 +124,8 @@ def test_random_slices_are_a_function_of_the_seed(head):
     one, same, other = (heads.random_slices(("head_pycortex",), 4, 16, s) for s in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
+    warped = heads.random_slices(("head_pycortex",), 4, 16, 0, warp=2.0)
+    assert not np.allclose(warped[0], one[0], atol=1e-3)
 
 
 def test_patients_are_kept_apart():
