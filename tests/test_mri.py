@@ -103,6 +103,14 @@ def test_a_grid_has_at_most_twelve_choices():
         assert 1 <= len(method.choices()) <= 12, name
 
 
+def test_a_mean_of_samples_spreads_by_the_root_of_their_number_less():
+    def draw(key, mean):
+        return mean + jax.random.normal(key, (1000,))
+
+    x = reconstructions.mean_of(draw, 4)(jax.random.key(0), 3.0)
+    np.testing.assert_allclose([x.mean(), x.std()], [3, 0.5], atol=0.05)
+
+
 SAMPLERS = [name for name, method in reconstructions.METHODS.items() if method.levels]
 
 
