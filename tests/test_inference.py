@@ -15,6 +15,7 @@ def normal_sample(key, size):
     return SCALES * jax.random.normal(key, (size, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "test", [inference.principal_subspace_test, inference.robust_subspace_test]
 )

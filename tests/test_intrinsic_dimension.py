@@ -36,6 +36,7 @@ def test_ten_dimensions_solve_the_toy_problem_and_nine_do_not(scheme):
     assert np.median(best_scores(scheme, 8)) < 0.2
 
 
+@pytest.mark.slow
 def test_training_finds_what_least_squares_finds(tmp_path):
     config = get_config("toy")
     config.update(num_seeds=3, dims=(8, 9, 10, 16), num_bootstrap=50)

@@ -26,6 +26,7 @@ def test_an_advantage_is_the_decayed_sum_of_the_episode_s_later_gains():
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["CartPole", "Pendulum"])
 def test_where_steps_were_played_the_surrogate_s_gradient_is_the_policy_gradient(name):
     learner = ppo(configs.get_config("smoke"), environments.ENVIRONMENTS[name]())

@@ -50,6 +50,7 @@ def test_conservative_matrices_take_the_steps_of_the_exact_harvest(family):
     np.testing.assert_allclose(steps.mean(), reference.mean(), rtol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_released_matrices_take_the_steps_of_the_exact_harvest(family):
     """Restarts that nearly stall depend on rounding: of every system the median of seven."""
