@@ -115,8 +115,8 @@ def random_slices(
 ) -> np.ndarray:
     """Slices (num, size, size) float32 of all orientations, turned, tilted, shifted, mirrored.
 
-    As many of each whole head as of the others; of thick slices half as many. With a ``warp``, the
-    standard deviation in mm of smooth shifts, the heads are others than there are.
+    As many of each whole head as of the others; of thick slices half as many. With a ``warp``, in
+    mm, pixels are shifted besides: `_waves` times so much make other heads of those there are.
     """
     pixel = field_of_view() / size
     heads = [load(name, pixel) for name in names]
@@ -196,7 +196,7 @@ def _quantiles(counts: np.ndarray) -> tuple[int, int]:
 
 
 def _waves(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Two smooth random fields (2, size, size), of a few waves and about unit variance."""
+    """Two smooth fields (2, size, size): splines through 6 x 6 standard normal numbers each."""
     coarse = rng.normal(size=(2, 6, 6))
     along = np.linspace(0, 5, size)
     at = np.meshgrid(along, along, indexing="ij")

@@ -7,14 +7,16 @@ their time.
     python -m experiments.mri_reconstruction
     python -m experiments.mri_reconstruction --config=configs/mri_reconstruction.py:tune
 
-Expected, with the small prior that comes with the code (a quarter of an hour of one CPU core): at
-x4 (lines) DDS 23.0, 23.2 and 23.5 dB (normal, proximal, calibrated), tuned TV 22.0, CG-SENSE 20.7;
-at x8 (points) 26.4, 26.5 and 26.8 against 26.5 and 23.9: with lines the prior pays, with points it
-hardly does. More levels make DDS worse (50, calibrated: 22.95 at x4), more samples better: the mean
-of two of 25 levels has 24.0 and 27.4, as MMPS (24.0 and 27.6) at half its time. RED-diff has 24.4
-and 27.5. The claim on time holds: on three slices DDS reaches 23.0 dB at 10 levels in 0.12 s a
-slice, DPS at its best 22.6 in 3.5, 29 times as long. That on quality does not: methods that
-differentiate the network are better than one sample of DDS, at 3 to 5 times its time.
+Expected, with the small prior that comes with the code (nine minutes, most of one CPU core): at x4
+(lines) DDS 23.0, 23.2 and 23.5 dB (normal, proximal, calibrated), tuned TV 22.0, CG-SENSE 20.7; at
+x8 (points) 26.4, 26.5 and 26.8 against 26.5 and 23.9: with lines the prior pays, with points it
+hardly does. More levels make DDS worse (calibrated, --config.levels.sample=50: 22.95 at x4), more
+samples better: the mean of two of 25 levels has 24.0 and 27.4.
+
+The claim on time holds: on three slices DDS reaches 23.0 dB at 10 levels in 0.12 s a slice, DPS at
+its best 22.6 in 3.5, 29 times as long. That on quality does not: MMPS (24.0 and 27.6), which
+differentiates the network, and RED-diff (24.4 and 27.5), which does not, are better than one sample
+of DDS, at 3 to 6 times its time. PiGDM and DPS are not.
 
 The prior has seen none of the two subjects: settings are chosen on the second tumour patient (at
 most twelve combinations a method), and tested on slices of the head of pycortex, in three

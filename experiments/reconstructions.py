@@ -102,7 +102,7 @@ def sampler(consistency: Callable[..., diffusion.DataConsistency]) -> Callable[.
 
 
 def mean_of(reconstruct: Callable[..., jax.Array], num: int) -> Callable[..., jax.Array]:
-    """The mean of samples: nearer to the posterior's mean, of the least expected error."""
+    """The mean of ``num`` samples: it nears the posterior's, of the least expected error."""
 
     def mean(key, *operands):
         samples = jax.lax.map(lambda k: reconstruct(k, *operands), jax.random.split(key, num))
@@ -163,6 +163,8 @@ def by_jacobian(jacobian: str = "vjp") -> dict[str, Method]:
 SIGMA_DATA = 0.25
 ETAS = (0.5, 0.85, 1.0)
 NORMAL_STEPS = (1, 2, 5, 10)
+CALIBRATIONS = (0.3, 1.0, 3.0, 10.0)
+"""Of the calibrated form, factors of the noise that it is told."""
 METHODS = {
     "zero-filled": Method(zero_filled, {}),
     "CG-SENSE": Method(cg_sense, {"l2": (1e-3, 3e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5)}),
@@ -181,10 +183,10 @@ METHODS = {
         "sample",
     ),
     "DDS, calibrated": Method(
-        sampler(calibrated_dds), {"eta": ETAS, "noise": (0.3, 1.0, 3.0, 10.0)}, "sample"
+        sampler(calibrated_dds), {"eta": ETAS, "noise": CALIBRATIONS}, "sample"
     ),
     "DDS, mean of 2": Method(
-        mean_of(sampler(calibrated_dds), 2), {"eta": ETAS, "noise": (0.3, 1.0, 3.0, 10.0)}, "mean"
+        mean_of(sampler(calibrated_dds), 2), {"eta": ETAS, "noise": CALIBRATIONS}, "mean"
     ),
     "DiffPIR": Method(
         sampler(

@@ -82,7 +82,9 @@ def _tune_fashion(config: ConfigDict) -> np.ndarray:
 
 
 SUBJECTS = {
-    "heads": Subject(_train_heads, _tune_heads, phased, lambda c: {"heads": list(c.heads)}),
+    "heads": Subject(
+        _train_heads, _tune_heads, phased, lambda c: {"heads": list(c.heads), "warp": c.warp}
+    ),
     "lungs": Subject(
         _train_lungs,
         _tune_lungs,
