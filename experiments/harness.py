@@ -68,6 +68,7 @@ def train(
     batches: Callable[[int], Any],
     *,
     constants: tuple = (),
+    at_once: bool = False,
 ) -> tuple[Any, dict[str, float]]:
     """Train to ``config.num_steps``, from the last readable checkpoint or else from ``state``.
 
@@ -82,6 +83,9 @@ def train(
         batches: step number -> batch, a pytree of numpy arrays with the examples on axis 0. The
             same step must give the same batch.
         constants: pytrees of arrays that steps read and none changes: neither donated nor saved.
+        at_once: ``train_step`` takes all steps of a call: its batches and keys have an axis of
+            steps in front, its metrics are those of the last one. Of runs that share nothing each
+            can then `scan` through them before the next one starts.
 
     Returns:
         The final state, and the seconds that all processes since the first one have compiled and
@@ -111,7 +115,7 @@ def train(
         checkpoints.check_space(workdir, state, config.max_to_keep + 1)
         start = time.perf_counter()
         stack = stacked(mesh, config, batches, first)
-        call = compiled(mesh, config, train_step, state, first, stack, *constants)
+        call = compiled(mesh, config, train_step, state, first, stack, *constants, at_once=at_once)
         ready = time.perf_counter()
         log = records.MetricsLog(workdir, first, config.num_steps, config.log_every)
         with contextlib.closing(log):
@@ -150,11 +154,12 @@ def compiled(
     first: int,
     stack: Any,
     *constants: Any,
+    at_once: bool = False,
 ) -> jax.stages.Compiled:
     """``steps_per_call`` steps; the state is donated and stays where it lies on the mesh."""
     stays = jax.tree.map(lambda leaf: leaf.sharding, state)
     call = jax.jit(
-        partial(_many_steps, train_step, config),
+        partial(_many_steps, train_step, config, at_once),
         donate_argnums=0,
         out_shardings=(stays, meshes.replicated(mesh)),
     )
@@ -197,19 +202,24 @@ def each(function: Callable) -> Callable:
     return jax.vmap(function)
 
 
-def _many_steps(train_step, config, state, first, stack, *constants):
-    """``steps_per_call`` steps in one scan; the metrics are those of the last."""
+def scan(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, xs: Any) -> tuple[Any, Any]:
+    """The state after a step ``(state, x) -> (state, metrics)`` on each x; the last one's metrics.
 
-    def body(state, xs):
-        step, batch = xs
-        key = jax.random.fold_in(jax.random.key(config.seed), step)
-        return train_step(state, batch, key, *constants)
-
-    if config.steps_per_call == 1:  # convolutions in a scan are ten times slower on a CPU
-        return body(state, (first, jax.tree.map(lambda x: x[0], stack)))
-    steps = first + jnp.arange(config.steps_per_call)
-    state, metrics = jax.lax.scan(body, state, (steps, stack))
+    One step is taken without a loop, in which a CPU convolves ten times slower.
+    """
+    if len(jax.tree.leaves(xs)[0]) == 1:
+        return step(state, jax.tree.map(lambda x: x[0], xs))
+    state, metrics = jax.lax.scan(step, state, xs)
     return state, jax.tree.map(lambda m: m[-1], metrics)
+
+
+def _many_steps(train_step, config, at_once, state, first, stack, *constants):
+    """``steps_per_call`` steps, each with a key of its own."""
+    steps = first + jnp.arange(config.steps_per_call)
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(config.seed)))(steps)
+    if at_once:
+        return train_step(state, stack, keys, *constants)
+    return scan(lambda state, x: train_step(state, *x, *constants), state, (stack, keys))
 
 
 def _check_multiples(config: ConfigDict) -> None:

@@ -69,9 +69,10 @@ def measure(config: ConfigDict, workdir: Path) -> tuple[dict, dict[str, float]]:
         workdir,
         config,
         initial_state(problem, params0, config),
-        partial(train_step, problem, config),
+        partial(train_steps, problem, config),
         problem.batches,
         constants=(params0, bases),
+        at_once=True,
     )
     direct, subspace = evaluate(problem, state, params0, bases)
     results = summarize(config, size, direct, subspace)
@@ -129,53 +130,51 @@ def initial_state(problem: Problem, params0: Any, config: ConfigDict) -> dict[st
     }
 
 
-def train_step(problem, config, state, batch, key, params0, bases):
-    """One step of all runs; the seeds see different batches."""
+def train_steps(problem, config, state, batches, keys, params0, bases):
+    """All steps of one run after the other, whose arrays a CPU's caches then hold.
 
-    def step(rate, value_and_grad, variables, optimizer_state):
-        value, grads = value_and_grad(variables)
-        updates, optimizer_state = optimizer(config, rate).update(grads, optimizer_state, variables)
-        return value, optax.apply_updates(variables, updates), optimizer_state
+    The seeds see different batches.
+    """
 
-    def one_seed(state, batch, key, params0, bases):
-        def one_dim(z, z_optimizer, memory, basis, key):
-            params = projections.restrict(lambda params: params, basis, params0)
-            memory, examples = problem.gather(params(z), memory, batch, key)
-            of_batch = partial(
-                problem.value_and_grad, lambda z: problem.loss(params(z), *examples), key=key
+    def train(rate, value_and_grad, params, run, batches, keys):
+        def step(run, x):
+            variables, optimizer_state, memory = run
+            batch, key = x
+            memory, examples = problem.gather(params(variables), memory, batch, key)
+            loss, grads = value_and_grad(
+                lambda variables: problem.loss(params(variables), *examples), variables, key
             )
-            return memory, *step(config.learning_rate, of_batch, z, z_optimizer)
+            updates, optimizer_state = optimizer(config, rate).update(
+                grads, optimizer_state, variables
+            )
+            return (optax.apply_updates(variables, updates), optimizer_state, memory), loss
 
-        direct_key, *dim_keys = jax.random.split(key, 1 + len(config.dims))
-        direct_memory, examples = problem.gather(
-            state["direct"], state["direct_memory"], batch, direct_key
-        )
-        direct_loss, direct, direct_optimizer = step(
+        return harness.scan(step, run, (batches, keys))
+
+    def one_seed(state, batches, keys, params0, bases):
+        def one_dim(run, keys, basis):
+            params = projections.restrict(lambda params: params, basis, params0)
+            rate = config.learning_rate
+            return train(rate, problem.value_and_grad, params, run, batches, keys)
+
+        keys = jax.vmap(partial(jax.random.split, num=1 + len(config.dims)), out_axes=1)(keys)
+        direct, direct_loss = train(
             config.direct_learning_rate,
-            partial(
-                problem.direct_value_and_grad,
-                lambda params: problem.loss(params, *examples),
-                key=direct_key,
-            ),
-            state["direct"],
-            state["direct_optimizer"],
+            problem.direct_value_and_grad,
+            lambda params: params,
+            (state["direct"], state["direct_optimizer"], state["direct_memory"]),
+            batches,
+            keys[0],
         )
-        memory, loss, z, z_optimizer = harness.each(one_dim)(
-            state["z"], state["z_optimizer"], state["memory"], bases, jnp.stack(dim_keys)
-        )
-        state = {
-            "direct": direct,
-            "direct_optimizer": direct_optimizer,
-            "direct_memory": direct_memory,
-            "z": z,
-            "z_optimizer": z_optimizer,
-            "memory": memory,
-        }
+        runs = state["z"], state["z_optimizer"], state["memory"]
+        runs, loss = harness.each(one_dim)(runs, keys[1:], bases)
+        state = dict(zip(("direct", "direct_optimizer", "direct_memory"), direct, strict=True))
+        state |= dict(zip(("z", "z_optimizer", "memory"), runs, strict=True))
         return state, {"direct_loss": direct_loss, "loss": loss}
 
-    batch = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch)
-    keys = jax.random.split(key, config.num_seeds)
-    return harness.each(one_seed)(state, batch, keys, params0, bases)
+    batches = jax.tree.map(lambda x: jnp.moveaxis(x, 2, 0), batches)
+    keys = jax.vmap(partial(jax.random.split, num=config.num_seeds), out_axes=1)(keys)
+    return harness.each(one_seed)(state, batches, keys, params0, bases)
 
 
 def optimizer(config: ConfigDict, rate: float) -> optax.GradientTransformation:

@@ -72,6 +72,19 @@ def test_every_step_has_a_key_of_its_own_that_depends_on_the_seed(tmp_path):
     assert len(set(logs)) == 20
 
 
+@pytest.mark.parametrize("steps_per_call", [1, 5])
+def test_steps_taken_at_once_are_those_taken_singly(tmp_path, steps_per_call):
+    def steps(state, batches, keys, *constants):
+        assert len(batches) == len(keys) == steps_per_call
+        return harness.scan(lambda state, x: train_step(state, *x), state, (batches, keys))
+
+    knobs = config(20, steps_per_call=steps_per_call)
+    singly, _ = train(tmp_path / "singly", knobs)
+    at_once, _ = train(tmp_path / "at_once", knobs, step=steps, at_once=True)
+    jax.tree.map(np.testing.assert_array_equal, singly, at_once)
+    assert metrics(tmp_path / "singly") == metrics(tmp_path / "at_once")
+
+
 def test_a_finished_run_trains_no_more(tmp_path):
     whole, seconds = train(tmp_path, config())
 

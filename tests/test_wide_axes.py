@@ -72,8 +72,8 @@ def trained(config, mesh):
     state = jax.device_put(state, meshes.shardings(mesh, config.sharding, state))
     constants = jax.device_put(constants, meshes.replicated(mesh))
     stack = harness.stacked(mesh, config, problem.batches, 0)
-    step = partial(intrinsic_dimension.train_step, problem, config)
-    call = harness.compiled(mesh, config, step, state, 0, stack, *constants)
+    step = partial(intrinsic_dimension.train_steps, problem, config)
+    call = harness.compiled(mesh, config, step, state, 0, stack, *constants, at_once=True)
     return *call(state, 0, stack, *constants), meshes.collectives(call.as_text())
 
 one_device = jax.make_mesh(

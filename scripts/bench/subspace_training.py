@@ -91,8 +91,8 @@ def sweep(config: ConfigDict, problem: Problem) -> tuple[Callable[[Any], Any], A
     state = intrinsic_dimension.initial_state(problem, constants[0], config)
     state = jax.device_put(state, meshes.shardings(mesh, config.sharding, state))
     stack = harness.stacked(mesh, config, problem.batches, 0)
-    step = partial(intrinsic_dimension.train_step, problem, config)
-    compiled = harness.compiled(mesh, config, step, state, 0, stack, *constants)
+    step = partial(intrinsic_dimension.train_steps, problem, config)
+    compiled = harness.compiled(mesh, config, step, state, 0, stack, *constants, at_once=True)
     held = [state]
 
     def call(stack):  # the state is donated
