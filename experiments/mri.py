@@ -1,6 +1,8 @@
 """Scans of many coils to reconstruct: simulated from slices, or measured ones from a file."""
 
 import importlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,16 +10,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import denoisers
+from experiments import denoisers, harness
 from subspace_jax import diffusion
 from subspace_jax.diffusion.operators import coils, masks
 
 
-class Scans(NamedTuple):
-    """Slices measured with one mask."""
+class Sampling(NamedTuple):
+    """What is measured of a slice."""
 
     mask: jax.Array
-    """(H, W): points, or whole lines. Not (W,), so one program serves all accelerations."""
+    """(H, W): points, or whole lines. Not (W,), so that one program serves all."""
+    center: tuple[int, int]
+    """The size of the fully sampled centre, of which the coil maps are estimated."""
+
+
+class Scans(NamedTuple):
+    """Slices measured with masks of one kind."""
+
+    mask: jax.Array
+    """(num, H, W)."""
     maps: jax.Array
     """(num, C, H, W), estimated from the calibration data alone."""
     y: jax.Array
@@ -28,13 +39,13 @@ class Scans(NamedTuple):
     """(num, H, W), magnitudes."""
 
     @property
-    def num_numbers(self) -> int:
-        """Real ones, of a slice: two a point and coil."""
-        return 2 * self.maps.shape[1] * int(jnp.sum(self.mask))
+    def num_numbers(self) -> np.ndarray:
+        """Real ones, of each slice: two a point and coil."""
+        return 2 * self.maps.shape[1] * np.asarray(jnp.sum(self.mask, (1, 2)))
 
     def setup(self, i: int) -> tuple[jax.Array, jax.Array]:
-        """The mask, and the maps of slice ``i``."""
-        return self.mask, self.maps[i]
+        """The mask and the maps of slice ``i``."""
+        return self.mask[i], self.maps[i]
 
     def operator(self, mask: jax.Array, maps: jax.Array) -> diffusion.operators.LinearOperator:
         """Of a slice."""
@@ -42,48 +53,69 @@ class Scans(NamedTuple):
 
 
 def simulate(
-    slices: np.ndarray, acceleration: int, seed: int, *, num_coils: int, sigma_y: float
+    slices: np.ndarray,
+    samplings: Sequence[Sampling],
+    key: jax.Array,
+    *,
+    num_coils: int,
+    sigma_y: float,
 ) -> Scans:
-    """Scans of magnitudes (num, n, n), their phases and coils simulated.
+    """Scans of magnitudes (num, n, n), a sampling each, their phases and coils simulated.
 
     Phases are of the kind that the prior was trained with, which flatters it. A birdcage measures;
     what reconstructs only knows the coil maps that the calibration data tell.
     """
     size = slices.shape[-1]
-    mask, center = make_mask(acceleration, size, seed)
     true_maps = coils.birdcage(num_coils, (size, size), dtype=jnp.complex64)
-    op = diffusion.operators.multicoil_mri(mask, true_maps)
 
-    @jax.jit
-    def scan(key, magnitude):
+    @partial(jax.jit, static_argnames="center")
+    def scan(key, magnitude, mask, center):
+        op = diffusion.operators.multicoil_mri(mask, true_maps)
         phase_key, noise_key = jax.random.split(key)
         clean = op.apply(magnitude * denoisers.smooth_phase(phase_key, size))
         noise = sigma_y * diffusion.standard_normal(noise_key, clean.shape, clean.dtype)
         y = clean + jnp.where(mask, noise, 0)
         return y, estimate_maps(y, center)
 
-    key = jax.random.fold_in(jax.random.key(seed), acceleration)
     # One after the other: in a compiled loop the estimation of maps was hundreds of times slower.
-    scanned = [scan(jax.random.fold_in(key, i), slices[i]) for i in range(len(slices))]
+    scanned = [
+        scan(jax.random.fold_in(key, i), one, *sampling)
+        for i, (one, sampling) in enumerate(zip(slices, samplings, strict=True))
+    ]
     y, maps = (jnp.stack(arrays) for arrays in zip(*scanned, strict=True))
-    return Scans(mask, maps, y, sigma_y, slices)
+    return Scans(jnp.stack([s.mask for s in samplings]), maps, y, sigma_y, slices)
 
 
-def make_mask(acceleration: int, size: int, seed: int) -> tuple[jax.Array, tuple[int, int]]:
-    """What is measured, and the size of its fully sampled centre.
+def draw_sampling(pattern: str, acceleration: float, size: int, seed: int) -> Sampling:
+    """Lines, half of them in the centre; or points, as volumetric scans can have them.
 
-    Up to an acceleration of 4 random lines, an eighth of all in the centre; above, points at
-    Poisson-disc distances as in volumetric scans: of so few lines no maps could be estimated.
+    Args:
+        pattern: "equispaced" or "random" lines, or points at "Poisson" disc distances.
+        acceleration: all lines or points over those measured; of lines up to 4, or the centre is
+            too small to estimate coil maps.
+        size: of the square image.
+        seed: of the draw.
+
+    Raises:
+        ValueError: no such pattern.
     """
-    if acceleration <= 4:
-        center = size // 8
-        lines = masks.uniform(seed, size, acceleration=float(acceleration), num_center=center)
-        return jnp.broadcast_to(lines, (size, size)), (min(size, 24), center)
-    center = round(size * 0.6 / acceleration**0.5)
-    shape, block = (size, size), (center, center)
-    return masks.poisson_disc(
-        seed, shape, acceleration=float(acceleration), num_center=block
-    ), block
+    draw = harness.pick("pattern", pattern, _PATTERNS)
+    if draw is masks.poisson_disc:
+        center = round(size * 0.6 / acceleration**0.5)
+        shape, block = (size, size), (center, center)
+        return Sampling(
+            draw(seed, shape, acceleration=float(acceleration), num_center=block), block
+        )
+    center = round(size / (2 * acceleration))
+    lines = draw(seed, size, acceleration=float(acceleration), num_center=center)
+    return Sampling(jnp.broadcast_to(lines, (size, size)), (min(size, 24), center))
+
+
+_PATTERNS: dict[str, Callable] = {
+    "equispaced": masks.equispaced,
+    "random": masks.uniform,
+    "Poisson": masks.poisson_disc,
+}
 
 
 def estimate_maps(y: jax.Array, center: tuple[int, int]) -> jax.Array:
@@ -100,7 +132,7 @@ def estimate_maps(y: jax.Array, center: tuple[int, int]) -> jax.Array:
 
 
 def load_fastmri(
-    path: Path | str, size: int, acceleration: int, seed: int, *, sigma_y: float
+    path: Path | str, size: int, pattern: str, acceleration: float, seed: int, *, sigma_y: float
 ) -> Scans:
     """Scans from the fully sampled ``kspace`` (num, C, H, W) of a file like fastMRI's.
 
@@ -127,9 +159,10 @@ def load_fastmri(
     truth = np.sqrt(np.sum(np.abs(images) ** 2, 1))
     scale = np.quantile(truth, 0.995, axis=(1, 2))[:, None, None]
     full = _centred(np.fft.fftn, images / scale[:, None])
-    mask, center = make_mask(acceleration, size, seed)
-    y = jnp.asarray(np.where(mask, full, 0), jnp.complex64)
-    estimate = jax.jit(lambda one: estimate_maps(one, center))
+    samplings = [draw_sampling(pattern, acceleration, size, seed + i) for i in range(len(full))]
+    mask = jnp.stack([s.mask for s in samplings])
+    y = jnp.asarray(np.where(mask[:, None], full, 0), jnp.complex64)
+    estimate = jax.jit(lambda one: estimate_maps(one, samplings[0].center))
     maps = jnp.stack([estimate(one) for one in y])
     return Scans(mask, maps, y, sigma_y, (truth / scale).astype(np.float32))
 

@@ -43,10 +43,11 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     denoise, about = denoisers.load(config.weights)
     if about["size"] != config.size:
         raise ValueError(f"{config.weights} is for size {about['size']}, not {config.size}")
-    scans = {str(a): test_scans(config, a) for a in config.accelerations}
+    samplings = {f"x{a:g} {pattern}": (pattern, a) for pattern, a in config.samplings}
+    scans = {name: test_scans(config, *sampling) for name, sampling in samplings.items()}
 
-    def tuning(a: str) -> mri.Scans:
-        return simulated(config, int(a), "tune", config.num_tune)
+    def tuning(name: str) -> mri.Scans:
+        return simulated(config, *samplings[name], (heads.TUNE,), config.num_tune)
 
     methods = reconstructions.METHODS
     rows, images = comparison.compare(config, workdir, methods, denoise, scans, tuning)
@@ -54,9 +55,10 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     curve = records.kept(path, partial(curves, config, denoise, scans, rows))
     results: dict[str, Any] = {"methods": rows, "curves": curve, "prior": about}
     results["acceleration"] = {
-        a: float(diffusion.operators.masks.acceleration(s.mask)) for a, s in scans.items()
+        name: float(diffusion.operators.masks.acceleration(s.mask)) for name, s in scans.items()
     }
     results["psnr"] = comparison.means(rows)
+    results["psnr_of_heads"] = of_heads(config, rows)
     results["summary"] = headline(results)
     records.say(table(results), sys.stdout)
     picture = partial(draw, config, scans, images, results)
@@ -64,34 +66,71 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     return results | {"seconds": comparison.seconds(rows)}
 
 
-def test_scans(config: ConfigDict, acceleration: int) -> mri.Scans:
-    """Of the file that the config names, or simulated of the test subject."""
+TESTS = (heads.TEST, *heads.MORE_TESTS)
+
+
+def test_scans(config: ConfigDict, pattern: str, acceleration: float) -> mri.Scans:
+    """Of the file that the config names, or simulated of the heads to test on."""
     if config.scans:
         return mri.load_fastmri(
-            config.scans, config.size, acceleration, config.seed, sigma_y=config.sigma_y
+            config.scans, config.size, pattern, acceleration, config.seed, sigma_y=config.sigma_y
         )
-    return simulated(config, acceleration, "test", config.num_test)
+    return simulated(config, pattern, acceleration, TESTS, config.num_test)
 
 
-def simulated(config: ConfigDict, acceleration: int, kind: str, num: int) -> mri.Scans:
-    """Of ``num`` slices of a subject, at equal distances; "tune" and "test" share no noise."""
-    if config.size == 64:
-        slices = heads.committed(kind)
-    elif kind == "tune":
-        slices = heads.even_slices(heads.TUNE, 16, config.size, ("axial",))
-    else:
-        slices = heads.even_slices(heads.TEST, 8, config.size, heads.ORIENTATIONS)
-    rows = (np.arange(num) + 0.5) * len(slices) / num
+def simulated(
+    config: ConfigDict, pattern: str, acceleration: float, names: tuple[str, ...], num: int
+) -> mri.Scans:
+    """Of ``num`` slices of each head, at equal distances, a draw of the sampling for each.
+
+    The one to tune on shares no noise and no draw with others.
+    """
+    slices = np.concatenate([evenly(slices_of(config.size, name), num) for name in names])
+    seed = config.seed + (1000 if heads.TUNE in names else 0)
+    samplings = [
+        mri.draw_sampling(pattern, acceleration, config.size, seed + i) for i in range(len(slices))
+    ]
+    key = jax.random.fold_in(jax.random.key(seed), round(acceleration))
     options = {"num_coils": config.num_coils, "sigma_y": config.sigma_y}
-    seed = config.seed + (1000 if kind == "tune" else 0)
-    return mri.simulate(slices[rows.astype(int)], acceleration, seed, **options)
+    return mri.simulate(slices, samplings, key, **options)
+
+
+def slices_of(size: int, name: str) -> np.ndarray:
+    """Slices of a head, those that come with the code if they are of that size."""
+    if size == 64:
+        return heads.committed({heads.TUNE: "tune", heads.TEST: "test"}.get(name, name))
+    tune = name == heads.TUNE
+    return heads.even_slices(
+        name, 16 if tune else 8, size, ("axial",) if tune else heads.ORIENTATIONS
+    )
+
+
+def evenly(slices: np.ndarray, num: int) -> np.ndarray:
+    """So many of them, at equal distances."""
+    rows = (np.arange(num) + 0.5) * len(slices) / num
+    return slices[rows.astype(int)]
+
+
+def of_heads(config: ConfigDict, rows: dict) -> dict[str, dict[str, dict[str, float]]]:
+    """The mean PSNR of every method by the scans' names and the heads'."""
+    names = (config.scans,) if config.scans else TESTS
+    return {
+        scan: {
+            method: dict(
+                zip(names, np.reshape(r["psnr"], (len(names), -1)).mean(1).tolist(), strict=True)
+            )
+            for method, r in row.items()
+        }
+        for scan, row in rows.items()
+    }
 
 
 def curves(config: ConfigDict, denoise: Any, scans: dict, rows: dict) -> dict:
-    """PSNR and seconds of some methods at other numbers of levels, at the first acceleration."""
-    a = str(config.accelerations[0])
+    """PSNR and seconds of some methods at other numbers of levels, with the first sampling."""
+    a = next(iter(scans))
     few = slice(None, None, max(1, len(scans[a].y) // config.num_curve_slices))
-    part = scans[a]._replace(maps=scans[a].maps[few], y=scans[a].y[few], truth=scans[a].truth[few])
+    arrays = {name: getattr(scans[a], name)[few] for name in ("mask", "maps", "y", "truth")}
+    part = scans[a]._replace(**arrays)
     points: dict[str, list] = {}
     for name in config.curve:
         of = rows[a][name]
@@ -111,36 +150,49 @@ def curves(config: ConfigDict, denoise: Any, scans: dict, rows: dict) -> dict:
 def headline(results: dict[str, Any]) -> str:
     """Means and spreads over slices; each form of DDS against tuned TV, slice by slice."""
     parts = [
-        f"x{a} (really {results['acceleration'][a]:.1f}): {comparison.told(rows)}"
-        for a, rows in results["methods"].items()
+        f"{name} (really x{results['acceleration'][name]:.1f}): {comparison.told(rows)}"
+        + gains(results["psnr_of_heads"][name])
+        for name, rows in results["methods"].items()
     ]
     num = len(next(iter(next(iter(results["methods"].values())).values()))["psnr"])
-    return f"PSNR in dB, mean and deviation over {num} slices of one head. " + ". ".join(parts)
+    num_heads = len(next(iter(next(iter(results["psnr_of_heads"].values())).values())))
+    of = f"{num} slices of {num_heads} head" + "s" * (num_heads > 1)
+    return f"PSNR in dB, mean and deviation over {of}. " + ". ".join(parts)
+
+
+def gains(psnr: dict[str, dict[str, float]]) -> str:
+    """What DDS has over CG-SENSE, head by head."""
+    if not {DDS, "CG-SENSE"} <= set(psnr):
+        return ""
+    less = {head: psnr[DDS][head] - sense for head, sense in psnr["CG-SENSE"].items()}
+    each = ", ".join(f"{head.removeprefix('head_')} {gain:+.1f}" for head, gain in less.items())
+    return f"; {DDS}, less CG-SENSE {np.mean([*less.values()]):+.1f}: {each}"
 
 
 def table(results: dict[str, Any]) -> str:
     return "\n".join(
-        comparison.table(f"x{a}, really {results['acceleration'][a]:.2f}", rows)
-        for a, rows in results["methods"].items()
+        comparison.table(f"{name}, really x{results['acceleration'][name]:.2f}", rows)
+        for name, rows in results["methods"].items()
     )
 
 
-SHOWN = ("zero-filled", "CG-SENSE", "TV", "DDS, mean of 2", "PiGDM", "DPS")
+DDS = "DDS, mean of 3"
+SHOWN = ("zero-filled", "CG-SENSE", "TV", DDS, "PiGDM", "DPS")
 
 
 def draw(config: ConfigDict, scans: dict, images: dict, results: dict, figure: Figure) -> None:
-    """One slice by several methods over its errors; PSNR against time at every acceleration."""
+    """One slice by several methods over its errors; PSNR against time with every sampling."""
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.05, 1))
-    a = str(config.accelerations[-1])
+    a = next(iter(scans))
     truth = scans[a].truth
     i = len(truth) // 2
     shown = {name: images[a][name][i] for name in SHOWN if name in images[a]}
     grid = top.subplots(2, len(shown) + 1, squeeze=False)
-    comparison.gallery(grid, truth[i], shown, f"x{a}")
+    comparison.gallery(grid, truth[i], shown, a)
     panels = bottom.subplots(1, len(results["methods"]), squeeze=False, sharey=True)[0]
-    for axes, (acceleration, rows) in zip(panels, results["methods"].items(), strict=True):
+    for axes, (name, rows) in zip(panels, results["methods"].items(), strict=True):
         scatter(axes, rows)
-        axes.set(title=f"x{acceleration}", xlabel="seconds a slice", xscale="log")
+        axes.set(title=name, xlabel="seconds a slice", xscale="log")
     for name, points in results["curves"].items():
         _, seconds, psnr = zip(*points, strict=True)
         label = f"{name}, {points[0][0]} to {points[-1][0]} levels"

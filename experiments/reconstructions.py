@@ -185,8 +185,8 @@ METHODS = {
     "DDS, calibrated": Method(
         sampler(calibrated_dds), {"eta": ETAS, "noise": CALIBRATIONS}, "sample"
     ),
-    "DDS, mean of 2": Method(
-        mean_of(sampler(calibrated_dds), 2), {"eta": ETAS, "noise": CALIBRATIONS}, "mean"
+    "DDS, mean of 3": Method(
+        mean_of(sampler(calibrated_dds), 3), {"eta": ETAS, "noise": CALIBRATIONS}, "mean"
     ),
     "DiffPIR": Method(
         sampler(

@@ -69,15 +69,16 @@ def of_scans(config: ConfigDict) -> Problem:
     def scans(kind: str, num: int, seed: int) -> mri.Scans:
         slices = heads.committed(kind)
         rows = np.arange(num) * len(slices) // num
-        return mri.simulate(
-            slices[rows], config.acceleration, seed, num_coils=6, sigma_y=config.sigma_y
-        )
+        one = mri.draw_sampling("random", config.acceleration, slices.shape[-1], seed)
+        key = jax.random.fold_in(jax.random.key(seed), config.acceleration)
+        options = {"num_coils": 6, "sigma_y": config.sigma_y}
+        return mri.simulate(slices[rows], [one] * num, key, **options)
 
     calibration = scans("tune", config.num_calibration, config.seed)
     test = scans("test", config.num_test, config.seed + 1)
 
     def consistency(measured):
-        op = diffusion.operators.multicoil_mri(test.mask, measured[0])
+        op = diffusion.operators.multicoil_mri(test.mask[0], measured[0])
         return diffusion.cg_proximal(op, measured[1], config.gamma)
 
     def quality(x):

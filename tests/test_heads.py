@@ -129,9 +129,9 @@ def test_random_slices_are_a_function_of_the_seed(head):
 
 
 def test_patients_are_kept_apart():
-    assert heads.TUNE not in heads.TRAIN
-    assert heads.TEST not in heads.TRAIN
-    for kind, num in (("train", 20), ("tune", 16), ("test", 24)):
+    assert not {heads.TUNE, heads.TEST, *heads.MORE_TESTS} & set(heads.TRAIN)
+    kinds = {"train": 20, "tune": 16, "test": 24} | dict.fromkeys(heads.MORE_TESTS, 24)
+    for kind, num in kinds.items():
         slices = heads.committed(kind)
         assert slices.shape == (num, 64, 64)
         assert slices.min() >= 0

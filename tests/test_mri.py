@@ -12,20 +12,30 @@ SIGMA = 0.01
 
 @pytest.fixture(scope="module")
 def scans():
-    return mri.simulate(heads.committed("test")[4:6], 4, 0, num_coils=4, sigma_y=SIGMA)
+    return simulate(heads.committed("test")[4:6], SIGMA)
+
+
+def simulate(slices, sigma_y):
+    samplings = [mri.draw_sampling("random", 4, 64, seed) for seed in range(len(slices))]
+    return mri.simulate(slices, samplings, jax.random.key(0), num_coils=4, sigma_y=sigma_y)
 
 
 def operator(scans, i=0):
-    return diffusion.operators.multicoil_mri(scans.mask, scans.maps[i])
+    return diffusion.operators.multicoil_mri(scans.mask[i], scans.maps[i])
 
 
 def test_only_what_the_mask_says_is_measured_and_so_much_of_it(scans):
     assert diffusion.operators.masks.acceleration(scans.mask) == pytest.approx(4)
-    assert np.all(np.asarray(scans.y) * ~np.asarray(scans.mask) == 0)
-    mask, center = mri.make_mask(8, 64, 0)
-    assert diffusion.operators.masks.acceleration(mask) == pytest.approx(8, rel=0.05)
-    middle = mask[32 - center[0] // 2 :, 32 - center[1] // 2 :]
-    assert middle[: center[0], : center[1]].all()
+    assert np.all(np.asarray(scans.y) * ~np.asarray(scans.mask)[:, None] == 0)
+    assert not np.array_equal(*scans.mask)
+    for pattern, acceleration in (("equispaced", 4), ("random", 4), ("Poisson", 8)):
+        mask, center = mri.draw_sampling(pattern, acceleration, 64, 0)
+        found = diffusion.operators.masks.acceleration(mask)
+        assert found == pytest.approx(acceleration, rel=0.05)
+        middle = mask[32 - center[0] // 2 :, 32 - center[1] // 2 :]
+        assert middle[: center[0], : center[1]].all()
+    with pytest.raises(ValueError, match="pattern must be one of equispaced, random, Poisson"):
+        mri.draw_sampling("lines", 4, 64, 0)
 
 
 def test_maps_from_the_calibration_lines_explain_the_scan_without_having_seen_the_coils(scans):
@@ -37,11 +47,8 @@ def test_maps_from_the_calibration_lines_explain_the_scan_without_having_seen_th
 
 
 def test_the_noise_has_the_level_that_it_says():
-    quiet, noisy = (
-        mri.simulate(heads.committed("test")[:1], 4, 0, num_coils=4, sigma_y=s)
-        for s in (1e-6, SIGMA)
-    )
-    noise = (noisy.y - quiet.y)[:, :, quiet.mask]
+    quiet, noisy = (simulate(heads.committed("test")[:1], s) for s in (1e-6, SIGMA))
+    noise = (noisy.y - quiet.y)[:, :, quiet.mask[0]]
     for part in (noise.real, noise.imag):
         assert jnp.std(part) == pytest.approx(SIGMA, rel=0.03)
 
@@ -121,7 +128,7 @@ def test_with_the_prior_of_a_gaussian_each_sampler_comes_near_the_measurement(na
     maps = diffusion.operators.coils.birdcage(2, (8, 8), dtype=jnp.complex64)
     mask = jnp.ones((8, 8), bool)
     y = diffusion.operators.multicoil_mri(mask, maps).apply(truth)
-    scans = mri.Scans(mask, maps[None], y[None], SIGMA, np.abs(truth)[None])
+    scans = mri.Scans(mask[None], maps[None], y[None], SIGMA, np.abs(truth)[None])
     config = ConfigDict({"seed": 1, "sigma_range": (0.01, 2.0)})
     method = reconstructions.METHODS[name]
     call = comparison.build(config, lambda x, s: x / (1 + 16 * s**2), method, 60, scans)

@@ -81,7 +81,7 @@ class Prior(Denoiser):
 def measurement(scans: mri.Scans, i: int) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """A of flat real channels (1, 2 H W) to real numbers (1, n), and a slice's measurement."""
     maps = torch.from_numpy(np.array(scans.maps[i]))
-    seen = torch.from_numpy(np.array(scans.mask)).bool().expand(maps.shape)
+    seen = torch.from_numpy(np.array(scans.mask[i])).bool().expand(maps.shape)
 
     def A(x: Tensor) -> Tensor:
         x = as_image(x)
@@ -152,7 +152,7 @@ def of_deepinv(config: Any, denoise: Any, name: str, build: Callable, grid: Mapp
     def call(scans, i, settings):
         torch.manual_seed(i)
         maps = SPAN * torch.from_numpy(np.array(scans.maps[i]))[None]
-        mask = torch.from_numpy(np.array(scans.mask)).float()
+        mask = torch.from_numpy(np.array(scans.mask[i])).float()
         noise = deepinv.physics.GaussianNoise(scans.sigma_y)
         physics = deepinv.physics.MultiCoilMRI(mask, maps, noise_model=noise)
         y = torch.from_numpy(np.array(scans.y[i]))

@@ -26,7 +26,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.mri_reconstruction import get_config
-from experiments import comparison, denoisers, mri, mri_reconstruction, reconstructions, records
+from experiments import (
+    comparison,
+    denoisers,
+    heads,
+    mri,
+    mri_reconstruction,
+    reconstructions,
+    records,
+)
 from scripts.bench import _report
 from scripts.bench._reconstructors import Contender, field, ours
 from subspace_jax.diffusion._consistency import linearized
@@ -79,9 +87,15 @@ def scans_of(quick: bool) -> tuple[Any, mri.Scans, mri.Scans]:
     config = get_config()
     if quick:
         config.levels.update(sample=4, jacobian=4, dps=4)
-    test = mri_reconstruction.simulated(config, ACCELERATION, "test", 2 if quick else 12)
-    tuning = mri_reconstruction.simulated(config, ACCELERATION, "tune", config.num_tune)
-    return config, test, tuning
+    return config, scans("test", 2 if quick else 12, 0), scans("tune", 2, 1000)
+
+
+def scans(kind: str, num: int, seed: int) -> mri.Scans:
+    """Of so many slices, all with one draw of random lines."""
+    sampling = mri.draw_sampling("random", ACCELERATION, 64, seed)
+    key = jax.random.fold_in(jax.random.key(seed), ACCELERATION)
+    slices = mri_reconstruction.evenly(heads.committed(kind), num)
+    return mri.simulate(slices, [sampling] * num, key, num_coils=6, sigma_y=0.01)
 
 
 def slices(quick: bool) -> Iterator[Timed]:
