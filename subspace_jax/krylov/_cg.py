@@ -80,10 +80,28 @@ class _State(NamedTuple):
     rz: Any
     beta: Any
     """How much of p the next direction takes."""
-    error: Any
-    status: Any
+    curvature: Any
+    """Of A along p."""
+    norm: Any
+    """Of r; None without a preconditioner, where rz is its square."""
     kept: Any = None
     """What `recycled_cg` collects on the way."""
+
+    # Small systems are bound by the number of a step's kernels: these two run in the loop's test.
+
+    @property
+    def error(self) -> Any:
+        """The norm of r."""
+        return sqrt(self.rz) if self.norm is None else self.norm
+
+    @property
+    def status(self) -> Any:
+        """Whether the next step makes sense."""
+        solved = self.error == 0
+        status = jnp.where((self.rz > 0) | solved, RUNNING, int(Status.PRECONDITIONER_BREAKDOWN))
+        status = jnp.where((self.curvature > 0) | solved, status, int(Status.INDEFINITE))
+        finite = jnp.isfinite(self.curvature) & jnp.isfinite(self.rz)
+        return jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
 
 
 def method(
@@ -93,40 +111,29 @@ def method(
 
     def precondition(r):
         if system.precondition is None:
-            square = system.inner(r, r).real
-            return r, square, sqrt(square)
+            return None, system.inner(r, r).real, None
         z = system.precondition(r)
         return z, system.inner(r, z).real, system.norm(r)
 
     def begin(x, r, norm):
-        z, rz = (r, norm**2) if system.precondition is None else precondition(r)[:2]
+        z, rz, _ = (None, norm**2, None) if system.precondition is None else precondition(r)
         p, beta = jax.tree.map(jnp.zeros_like, (r, rz))
-        return _State(x, r, _held(system, z), p, rz, beta, norm, jnp.int32(RUNNING), kept)
+        norm = None if system.precondition is None else norm
+        return _State(x, r, z, p, rz, beta, jnp.ones_like(rz), norm, kept)
 
     def step(s, on):
         p = hold(on, tree.axpy(s.beta, s.p, s.r if s.z is None else s.z), s.p)
         q = system.apply(p)
         curvature = system.inner(p, q).real
-        fine = curvature > 0
         # What is rounding may lie where a singular A has next to no curvature: no step along it.
-        moves = fine & (s.error > system.floor)
+        above = s.rz > system.floor**2 if s.norm is None else s.norm > system.floor
+        moves = (curvature > 0) & above
         alpha = jnp.where(moves, s.rz, 0) / jnp.where(moves, curvature, 1)
         x = hold(on, tree.axpy(alpha, p, s.x), s.x)
         r = hold(on, tree.axpy(-alpha, q, s.r), s.r)
-        z, rz, error = precondition(r)
+        z, rz, norm = precondition(r)
         beta = jnp.where(s.rz > 0, rz, 0) / jnp.where(s.rz > 0, s.rz, 1)
-        status = jnp.where((rz > 0) | (error == 0), RUNNING, int(Status.PRECONDITIONER_BREAKDOWN))
-        status = jnp.where(fine | (s.error == 0), status, int(Status.INDEFINITE))
-        lost = (s.rz <= 0) & (s.error > 0)
-        status = jnp.where(lost, int(Status.PRECONDITIONER_BREAKDOWN), status)
-        finite = jnp.isfinite(curvature) & jnp.isfinite(rz)
-        status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
         kept = keep(s.kept, p, q, curvature, on)
-        return _State(x, r, _held(system, z), p, rz, beta, error, status, kept)
+        return _State(x, r, z, p, rz, beta, curvature, norm, kept)
 
     return Method(begin, step)
-
-
-def _held(system: System, z: PyTree) -> PyTree | None:
-    """Without a preconditioner z is r: not carried twice."""
-    return None if system.precondition is None else z
