@@ -58,7 +58,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         name: float(diffusion.operators.masks.acceleration(s.mask)) for name, s in scans.items()
     }
     results["psnr"] = comparison.means(rows)
-    results["psnr_of_heads"] = of_heads(config, rows)
+    names = (config.scans,) if config.scans else TESTS
+    results["psnr_of_heads"] = {scan: by_head(names, row) for scan, row in rows.items()}
     results["summary"] = headline(results)
     records.say(table(results), sys.stdout)
     picture = partial(draw, config, scans, images, results)
@@ -111,29 +112,21 @@ def evenly(slices: np.ndarray, num: int) -> np.ndarray:
     return slices[rows.astype(int)]
 
 
-def of_heads(config: ConfigDict, rows: dict) -> dict[str, dict[str, dict[str, float]]]:
-    """The mean PSNR of every method by the scans' names and the heads'."""
-    names = (config.scans,) if config.scans else TESTS
-    return {
-        scan: {
-            method: dict(
-                zip(names, np.reshape(r["psnr"], (len(names), -1)).mean(1).tolist(), strict=True)
-            )
-            for method, r in row.items()
-        }
-        for scan, row in rows.items()
-    }
+def by_head(names: tuple[str, ...], rows: dict) -> dict[str, dict[str, float]]:
+    """The mean PSNR of every method of each head."""
+    psnr = {method: np.reshape(r["psnr"], (len(names), -1)).mean(1) for method, r in rows.items()}
+    return {method: dict(zip(names, of.tolist(), strict=True)) for method, of in psnr.items()}
 
 
 def curves(config: ConfigDict, denoise: Any, scans: dict, rows: dict) -> dict:
     """PSNR and seconds of some methods at other numbers of levels, with the first sampling."""
-    a = next(iter(scans))
-    few = slice(None, None, max(1, len(scans[a].y) // config.num_curve_slices))
-    arrays = {name: getattr(scans[a], name)[few] for name in ("mask", "maps", "y", "truth")}
-    part = scans[a]._replace(**arrays)
+    first, full = next(iter(scans.items()))
+    few = slice(None, None, max(1, len(full.y) // config.num_curve_slices))
+    arrays = {name: getattr(full, name)[few] for name in ("mask", "maps", "y", "truth")}
+    part = full._replace(**arrays)
     points: dict[str, list] = {}
     for name in config.curve:
-        of = rows[a][name]
+        of = rows[first][name]
         points[name] = [[of["levels"], of["seconds"], float(np.mean(of["psnr"][few]))]]
         for num_levels in config.curve_levels:
             records.say(f"{name}, {num_levels} levels ...")
@@ -183,12 +176,11 @@ SHOWN = ("zero-filled", "CG-SENSE", "TV", DDS, "PiGDM", "DPS")
 def draw(config: ConfigDict, scans: dict, images: dict, results: dict, figure: Figure) -> None:
     """One slice by several methods over its errors; PSNR against time with every sampling."""
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.05, 1))
-    a = next(iter(scans))
-    truth = scans[a].truth
+    first, truth = next((name, of.truth) for name, of in scans.items())
     i = len(truth) // 2
-    shown = {name: images[a][name][i] for name in SHOWN if name in images[a]}
+    shown = {name: images[first][name][i] for name in SHOWN if name in images[first]}
     grid = top.subplots(2, len(shown) + 1, squeeze=False)
-    comparison.gallery(grid, truth[i], shown, a)
+    comparison.gallery(grid, truth[i], shown, first)
     panels = bottom.subplots(1, len(results["methods"]), squeeze=False, sharey=True)[0]
     for axes, (name, rows) in zip(panels, results["methods"].items(), strict=True):
         scatter(axes, rows)
