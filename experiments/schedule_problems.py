@@ -78,8 +78,9 @@ def of_scans(config: ConfigDict) -> Problem:
     test = scans("test", config.num_test, config.seed + 1)
 
     def consistency(measured):
-        op = diffusion.operators.multicoil_mri(test.mask[0], measured[0])
-        return diffusion.cg_proximal(op, measured[1], config.gamma)
+        mask, maps, y = measured
+        op = diffusion.operators.multicoil_mri(mask, maps)
+        return diffusion.cg_proximal(op, y, config.gamma)
 
     def quality(x):
         error = np.mean((np.abs(x) - test.truth) ** 2, (1, 2))
@@ -91,8 +92,8 @@ def of_scans(config: ConfigDict) -> Problem:
         test.truth.shape[1:],
         about["sigma_data"],
         consistency,
-        (calibration.maps, calibration.y),
-        (test.maps, test.y),
+        (calibration.mask, calibration.maps, calibration.y),
+        (test.mask, test.maps, test.y),
         quality,
     )
 
