@@ -2,7 +2,8 @@
 
     python -m experiments.intrinsic_dimension --config=configs/intrinsic_dimension.py:OPTIONS
 
-Options: ``mnist`` (all 60,000 images, the paper's 100 epochs, 3 seeds), ``toy`` (the paper's
+Options: ``mnist`` (all 60,000 images, the paper's 100 epochs, 3 seeds), ``paper`` (with ``mnist``:
+30 d and the authors' Adam and weight decay, for an accelerator), ``toy`` (the paper's
 1000-parameter problem with intrinsic dimension 10), ``cartpole`` and ``pendulum`` (by evolution
 strategies), ``q_learning`` (of the pole, as in the paper), ``game=NAME`` (a task of the package
 gymnax, by evolution strategies; such as ``Breakout-MinAtar``), ``fashion`` (Fashion-MNIST, to go
@@ -17,13 +18,16 @@ from ml_collections import ConfigDict
 from configs.common import parse_arg, training
 
 DIMS = (50, 100, 200, 300, 400, 500, 625, 750, 875, 1000, 1250, 1500)
+FINE = (
+    10, 50, 100, 150, *range(200, 625, 25), 650, 700, 750, 800, 850, 900, 1000, 1250, 1500
+)  # fmt: skip
 
 
 def get_config(arg=None):
     options = parse_arg(
-        arg, smoke=False, mnist=False, toy=False, cartpole=False, pendulum=False, q_learning=False,
-        game="", fashion=False, lenet=False, untied_lenet=False, dense_lenet=False, width=200,
-        depth=2, shuffled_pixels=False, shuffled_labels=0.0, d=0,
+        arg, smoke=False, mnist=False, paper=False, toy=False, cartpole=False, pendulum=False,
+        q_learning=False, game="", fashion=False, lenet=False, untied_lenet=False,
+        dense_lenet=False, width=200, depth=2, shuffled_pixels=False, shuffled_labels=0.0, d=0,
     )  # fmt: skip
     lenets = [name for name in ("lenet", "untied_lenet", "dense_lenet") if vars(options)[name]]
     if len(lenets) > 1:
@@ -49,6 +53,8 @@ def get_config(arg=None):
     config.batch_size = 128
     config.learning_rate = 1e-2  # Adam, on z
     config.direct_learning_rate = 1e-3  # Adam, on all parameters
+    config.beta2 = 0.999  # of Adam
+    config.l2 = 0.0  # times the squared norm of all parameters, in the loss
     config.environment = ""  # of evolution and q_learning
     config.returns = (0.0, 500.0)  # of an episode: which scores nothing, which all
     config.population = 32  # of evolution: policies in a step, in antithetic pairs
@@ -58,6 +64,7 @@ def get_config(arg=None):
     config.q_learning = ConfigDict()
     config.decay = False  # cosine decay of both to zero
     config.num_bootstrap = 1000
+    config.max_gigabytes = 8.0  # of all projections
     config.num_steps = 1200
     config.steps_per_call = 20
     config.checkpoint_every = 200
@@ -68,6 +75,10 @@ def get_config(arg=None):
         config.num_steps = 46_800
         config.log_every = 400
         config.checkpoint_every = 2000
+    if options.paper:
+        if not options.mnist:
+            raise ValueError("paper goes with mnist")
+        config.dims, config.beta2, config.l2 = FINE, 0.99, 1e-5
     if options.fashion:
         config.data = "fashion_mnist"
     if lenets:

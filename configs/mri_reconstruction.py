@@ -44,18 +44,18 @@ def get_config(arg=None):
     config.levels = ConfigDict(
         {"sample": 20, "mean": 16, "jacobian": 20, "dps": 100, "red_diff": 100}
     )
-    config.curve = ("DDS, proximal", "DPS")  # also at other numbers of levels, with the first
-    config.curve_levels = (10, 300)  # sampling
-    config.num_curve_slices = 3
+    config.curve = ("DDS, calibrated", "DPS")  # also at other numbers of levels, first sampling
+    config.curve_levels = (10, 300)
+    config.num_curve_slices = 6
     config.num_tune = 3  # slices, each with a draw of the sampling
     config.num_test = 6  # of each of the three heads
     if options.fastmri:
-        config.size, config.num_coils, config.weights = 320, 0, "runs/train_denoiser/denoiser.npz"
+        config.size, config.weights = 320, "runs/train_denoiser/denoiser.npz"
     if options.smoke:
-        config.methods = ("zero-filled", "CG-SENSE", "TV", "DDS, proximal")
+        config.methods = ("zero-filled", "CG-SENSE", "TV", "DDS, mean of 3")
         config.samplings, config.num_test = (("equispaced", 4),), 1
         config.num_tune = 1
-        config.levels = ConfigDict({"sample": 5})
+        config.levels = ConfigDict({"mean": 4})
         config.curve = ()
     return config
 

@@ -72,7 +72,7 @@ def compare(
             path = workdir / "checkpoints" / f"{done}.json"
             if not path.exists():
                 records.say(f"{name} ...")
-                given = {of: settings[of][name] for of in scans} if settings else {}
+                given = {of: known(config, settings, of, name) for of in scans} if settings else {}
                 row, x = measure(config, denoise, method, scans, tuning, given)
                 np.savez(path.with_suffix(".npz"), **x)
                 records.write_json(path, row)
@@ -85,6 +85,21 @@ def compare(
         found = {of: {n: r["settings"] for n, r in row.items()} for of, row in rows.items()}
         records.write_json(workdir / "settings.json", found)
     return rows, images
+
+
+def known(config: ConfigDict, settings: dict, of: str, name: str) -> dict[str, float]:
+    """What the config's file has for the method ``name`` on scans ``of``.
+
+    Raises:
+        ValueError: nothing.
+    """
+    try:
+        return settings[of][name]
+    except KeyError:
+        raise ValueError(
+            f"{config.settings} has no settings of {name!r} for {of!r}; --config.settings= has "
+            "them tuned"
+        ) from None
 
 
 def measure(config, denoise, method: Method, scans, tuning, given) -> tuple[dict, dict]:
@@ -102,6 +117,8 @@ def measure(config, denoise, method: Method, scans, tuning, given) -> tuple[dict
         rows[name] = {key: x.tolist() for key, x in scores(test, images[name]).items()} | {
             "settings": chosen,
             "levels": num_levels,
+            "evaluations": num_levels * method.samples,
+            "products": num_levels * method.products,
             "seconds": seconds,
             "compile": built - start,
             "spent": time.perf_counter() - built,
@@ -204,15 +221,15 @@ def table(title: str, rows: Mapping[str, dict]) -> str:
     """The numbers as a person reads them."""
     lines = ["", title]
     lines.append(
-        f"{'method':<16} {'PSNR, dB':>12} {'SSIM':>14} {'residual':>9} {'levels':>7} "
-        f"{'s/slice':>8}  settings"
+        f"{'method':<16} {'PSNR, dB':>12} {'SSIM':>14} {'residual':>9} {'network':>7} "
+        f"{'J v':>4} {'s/slice':>8}  settings"
     )
     for name, r in rows.items():
         psnr, ssim = (f"{np.mean(r[k]):.3g} ± {np.std(r[k]):.2g}" for k in ("psnr", "ssim"))
         chosen = ", ".join(f"{key} {value:g}" for key, value in r["settings"].items())
         lines.append(
             f"{name:<16} {psnr:>12} {ssim:>14} {np.mean(r['residual']):9.2f} "
-            f"{r['levels']:7} {r['seconds']:8.3f}  {chosen}"
+            f"{r['evaluations']:7} {r['products']:4} {r['seconds']:8.3f}  {chosen}"
         )
     return "\n".join(lines)
 

@@ -23,6 +23,10 @@ class Method(NamedTuple):
     grid: Mapping[str, tuple[float, ...]]
     levels: str = ""
     """Which of the config's numbers of noise levels; empty: no network."""
+    samples: int = 1
+    """Evaluations of the network at each level."""
+    products: int = 0
+    """Products with its Jacobian at each level."""
 
     def choices(self) -> list[dict[str, float]]:
         """All combinations of settings."""
@@ -153,10 +157,15 @@ def by_jacobian(jacobian: str = "vjp") -> dict[str, Method]:
     zetas = (0.25, 1.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
     return {
         "PiGDM": Method(
-            sampler(pigdm), {"eta": ETAS, "sigma_data": (0.1, 0.25, 0.5, 1.0)}, "jacobian"
+            sampler(pigdm),
+            {"eta": ETAS, "sigma_data": (0.25, 0.5, 1.0, 2.0)},
+            "jacobian",
+            products=1,
         ),
-        "MMPS": Method(sampler(mmps), {"eta": ETAS, "noise": (0.3, 1.0, 3.0)}, "jacobian"),
-        "DPS": Method(sampler(dps), {"eta": (1.0,), "zeta": zetas}, "dps"),
+        "MMPS": Method(
+            sampler(mmps), {"eta": ETAS, "noise": (0.1, 0.3, 1.0, 3.0)}, "jacobian", products=4
+        ),
+        "DPS": Method(sampler(dps), {"eta": (1.0,), "zeta": zetas}, "dps", products=1),
     }
 
 
@@ -186,7 +195,10 @@ METHODS = {
         sampler(calibrated_dds), {"eta": ETAS, "noise": CALIBRATIONS}, "sample"
     ),
     "DDS, mean of 3": Method(
-        mean_of(sampler(calibrated_dds), 3), {"eta": ETAS, "noise": CALIBRATIONS}, "mean"
+        mean_of(sampler(calibrated_dds), 3),
+        {"eta": ETAS, "noise": CALIBRATIONS},
+        "mean",
+        samples=3,
     ),
     "DiffPIR": Method(
         sampler(

@@ -2,9 +2,10 @@
 
     python -m scripts.bench.reconstruction [--quick] [--output=FILE]
 
-The x4 scans of `experiments.mri_reconstruction`: the same masks, coil maps, noise and U-Net, whose
-weights torch reads from the same file (its outputs agree to 3e-6). What a method leaves open is
-chosen for each library apart on the two slices that the experiment tunes on, as ours was; the time
+Scans like those of `experiments.mri_reconstruction`, of one head and with one draw of random lines,
+x4; all see the same masks, coil maps, noise and U-Net, whose weights torch reads from the same file
+(its outputs agree to 3e-6). What a method leaves open is chosen for each library apart on two
+slices of the tuning subject; the time
 is the median over the test slices of calls in turn, all threads allowed. A quick run's few levels
 say nothing of quality.
 
@@ -87,15 +88,20 @@ def scans_of(quick: bool) -> tuple[Any, mri.Scans, mri.Scans]:
     config = get_config()
     if quick:
         config.levels.update(sample=4, jacobian=4, dps=4)
-    return config, scans("test", 2 if quick else 12, 0), scans("tune", 2, 1000)
+    return (
+        config,
+        simulated(config, "test", 2 if quick else 12, 0),
+        simulated(config, "tune", 2, 1000),
+    )
 
 
-def scans(kind: str, num: int, seed: int) -> mri.Scans:
+def simulated(config: Any, kind: str, num: int, seed: int) -> mri.Scans:
     """Of so many slices, all with one draw of random lines."""
-    sampling = mri.draw_sampling("random", ACCELERATION, 64, seed)
+    sampling = mri.draw_sampling("random", ACCELERATION, config.size, seed)
     key = jax.random.fold_in(jax.random.key(seed), ACCELERATION)
     slices = mri_reconstruction.evenly(heads.committed(kind), num)
-    return mri.simulate(slices, [sampling] * num, key, num_coils=6, sigma_y=0.01)
+    options = {"num_coils": config.num_coils, "sigma_y": config.sigma_y}
+    return mri.simulate(slices, [sampling] * num, key, **options)
 
 
 def slices(quick: bool) -> Iterator[Timed]:
