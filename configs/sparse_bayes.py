@@ -43,6 +43,6 @@ def get_config(arg=None):
 
 def sweep():
     """What is removed, and how often."""
-    for criterion in ("snr", "mean", "mean_abs"):
+    for criterion in ("snr", "mean", "mean_abs", "exp_mean_abs", "snr_exp_mean_abs"):
         for every in (20, 50, 200):
             yield {"criterion": criterion, "swap_every": every, "methods": ("SSVI",)}

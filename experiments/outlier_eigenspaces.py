@@ -70,7 +70,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     results["spectra"] = found[len(PROBLEMS) * config.num_seeds :]
     results["summary"] = headline(config, results)
     records.say(results["summary"], sys.stdout)
-    plots.save(workdir / "outlier_eigenspaces.png", partial(draw, config, results), size=(12, 3.8))
+    plots.save(workdir / "outlier_eigenspaces.png", partial(draw, config, results), size=(10, 7.4))
     return results | {"seconds": {"compile": 0.0, "train": sum(row["seconds"] for row in found)}}
 
 
@@ -229,7 +229,12 @@ def spectrum(config: ConfigDict, width: int, num_classes: int) -> dict[str, Any]
         "loss": float(loss(flat)),
         "values": values.tolist(),
         "outliers": outliers(values, 3 * num_classes),
+        "near_zero": float(np.mean(values < FLAT * values[0])),
     }
+
+
+FLAT = 1e-4
+"""A part of the largest eigenvalue, below which others count as near zero."""
 
 
 def outliers(values: np.ndarray, most: int) -> int:
@@ -250,6 +255,11 @@ def headline(config: ConfigDict, results: dict) -> str:
                 f"{name}, {block}: {first:.2f} at the start, {last.mean():.2f} "
                 f"({last.min():.2f} to {last.max():.2f})"
             )
+    flat = ", ".join(
+        f"{s['near_zero']:.1%} of {len(s['values'])} for width {s['width']}"
+        for s in results["spectra"]
+        if s["classes"] == config.classes[0]
+    )
     counts = ", ".join(
         f"{c} classes {sorted({s['outliers'] for s in results['spectra'] if s['classes'] == c})}"
         for c in config.classes
@@ -257,7 +267,8 @@ def headline(config: ConfigDict, results: dict) -> str:
     return (
         f"share of the weights in the leading eigenvectors of their block, {config.dim} "
         f"dimensions, {config.num_seeds} seeds. {'; '.join(parts)}. Outliers of the whole Hessian "
-        f"for widths {', '.join(map(str, config.widths))}: {counts}"
+        f"for widths {', '.join(map(str, config.widths))}: {counts}. Of the bulk of "
+        f"{config.classes[0]} classes, eigenvalues below {FLAT:g} of the largest: {flat}"
     )
 
 
@@ -266,7 +277,7 @@ LOOKS = {"Hessian": "-", "gradients": ":"}
 
 def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
     """Shares along training, of both problems; and spectra by width and by classes."""
-    *first, spectra = figure.subplots(1, 3)
+    *first, spectra, bulk = figure.subplots(2, 2).ravel()
     steps = np.asarray(results["steps"])
     colours = (plots.BLUE, plots.VERMILION)
     for axes, name in zip(first, PROBLEMS, strict=True):
@@ -289,6 +300,15 @@ def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
     spectra.set(title=f"Hessian, width {config.widths[-1]}", xlabel="rank", ylabel="eigenvalue")
     spectra.set(yscale="log")
     spectra.legend(fontsize="small")
+    narrow = [s for s in results["spectra"] if s["classes"] == config.classes[0]]
+    for row, colour in zip(narrow, (plots.SKY, plots.BLUE, plots.VERMILION), strict=False):
+        values = np.maximum(row["values"], 1e-9 * row["values"][0]) / row["values"][0]
+        bins = np.logspace(-9, 0, 46)
+        label = f"width {row['width']}: {len(values)} weights"
+        bulk.hist(values, bins, histtype="step", color=colour, lw=1.4, label=label)
+    bulk.set(title=f"Bulk of the Hessian, {config.classes[0]} classes", xscale="log")
+    bulk.set(xlabel="eigenvalue over the largest", ylabel="how many")
+    bulk.legend(fontsize="small")
 
 
 if __name__ == "__main__":

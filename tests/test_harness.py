@@ -294,3 +294,23 @@ def test_provenance_says_where_numbers_come_from():
     assert found["backend"] == jax.default_backend()
     assert found["versions"]["jax"] == jax.__version__
     json.dumps(found)
+
+
+def test_pieces_of_a_killed_run_are_not_computed_again(tmp_path):
+    computed = []
+
+    def compute(name, number):
+        computed.append((name, number))
+        if len(computed) == 3:
+            raise KeyboardInterrupt
+        return {"value": number**2}
+
+    pieces = [("a", 1), ("a", 2), ("b", 3), ("b", 4)]
+    with pytest.raises(KeyboardInterrupt):
+        records.piecewise(tmp_path, pieces, compute, lambda found: found)
+    found = records.piecewise(tmp_path, pieces, compute, lambda found: found)
+    assert [f["value"] for f in found] == [1, 4, 9, 16]
+    assert computed == [*pieces[:3], *pieces[2:]]
+    assert [json.loads(line)["value"] for line in metrics(tmp_path).splitlines()] == [1, 4, 9, 16]
+    with pytest.raises(ValueError, match="holds 'a, 1', not 'c, 1'"):
+        records.piecewise(tmp_path, [("c", 1)], compute, lambda found: found)

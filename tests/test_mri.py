@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import comparison, heads, mri, reconstructions
+from experiments import comparison, heads, mri, mri_reconstruction, reconstructions
 from subspace_jax import diffusion
 
 SIGMA = 0.01
@@ -137,3 +137,58 @@ def test_with_the_prior_of_a_gaussian_each_sampler_comes_near_the_measurement(na
         x = comparison.reconstruct(config, call, scans, 0, chosen)
         nearest.append(float(jnp.linalg.norm(x - truth) / jnp.linalg.norm(truth)))
     assert min(nearest) < (0.35 if name in ("DPS", "RED-diff") else 0.15)
+
+
+def test_a_file_of_measurements_is_scaled_masked_and_its_truth_is_what_all_of_it_gives(tmp_path):
+    """Coil images by hand: the centre of a larger field of view, of which the file has k-space."""
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 3, 40, 36)) + 1j * rng.normal(size=(2, 3, 40, 36))
+    axes = (-2, -1)
+    kspace = np.fft.fftshift(
+        np.fft.fft2(np.fft.ifftshift(images, axes), norm="ortho"), axes
+    ).astype(np.complex64)
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as stored:
+        stored["kspace"] = kspace
+    scans = mri.load_fastmri(path, 32, "equispaced", 4, 0, sigma_y=SIGMA)
+    middle = images[:, :, 4:36, 2:34]
+    truth = np.sqrt(np.sum(np.abs(middle) ** 2, 1))
+    scale = np.quantile(truth, 0.995, axis=(1, 2))[:, None, None]
+    np.testing.assert_allclose(scans.truth, truth / scale, rtol=1e-4)
+    full = np.fft.fftshift(
+        np.fft.fft2(np.fft.ifftshift(middle / scale[:, None], axes), norm="ortho"), axes
+    )
+    mask = np.asarray(scans.mask)[:, None]
+    np.testing.assert_allclose(scans.y, np.where(mask, full, 0), atol=1e-4)
+    assert scans.maps.shape == (2, 3, 32, 32)
+    with pytest.raises(ValueError, match="size 64 exceeds the images of 40 x 36"):
+        mri.load_fastmri(path, 64, "equispaced", 4, 0, sigma_y=SIGMA)
+
+
+def test_gains_are_told_head_by_head_and_the_race_by_the_fastest_that_is_good_enough():
+    rows = {
+        "CG-SENSE": {"psnr": [20.0, 22.0, 23.0, 25.0]},
+        mri_reconstruction.DDS: {"psnr": [24.0, 26.0, 26.0, 26.0]},
+    }
+    psnr = mri_reconstruction.by_head(("head_a", "b"), rows)
+    assert psnr["CG-SENSE"] == {"head_a": 21.0, "b": 24.0}
+    told = mri_reconstruction.gains(psnr)
+    assert told.endswith("less CG-SENSE +3.0: a +4.0, b +2.0")
+    assert mri_reconstruction.gains({}) == ""
+    curves = {
+        "DDS": [[5, 0.1, 24.9], [10, 0.2, 25.1], [20, 0.4, 26.0]],
+        "DPS": [[10, 1, 20.0], [100, 4, 25.0]],
+    }
+    (told,) = mri_reconstruction.race({"curves": curves})
+    assert "25.0 dB, 100 levels" in told
+    assert "20 times as long as DDS (25.1 dB, 10 levels)" in told
+    curves["DDS"] = curves["DDS"][:1]
+    assert "no more than 24.9 dB" in mri_reconstruction.race({"curves": curves})[0]
+    assert mri_reconstruction.race({"curves": {}}) == []
+
+
+def test_settings_that_are_missing_are_named():
+    config = ConfigDict({"settings": "old.json"})
+    with pytest.raises(ValueError, match=r"old\.json has no settings of 'TV' for 'x4 random'"):
+        comparison.known(config, {"4": {"TV": {}}}, "x4 random", "TV")

@@ -58,6 +58,13 @@ def test_columns_are_orthonormal_for_random_sizes(scheme):
 
 
 @pytest.mark.parametrize("scheme", ISOMETRIC)
+def test_columns_are_unit_vectors_over_all_leaves_together(scheme):
+    """Not over each leaf: released code of Fastfood has columns of norm sqrt(number of leaves)."""
+    P = jax.jit(projections.materialize)(make(scheme, tree_params(), 6))
+    np.testing.assert_allclose(P.T @ P, np.eye(6), atol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", ISOMETRIC)
 def test_columns_are_orthonormal_in_float64(scheme):
     with jax.enable_x64(True):
         like = jax.ShapeDtypeStruct((211,), jnp.float64)

@@ -66,7 +66,9 @@ def test_the_divergence_is_the_integral_over_samples():
     np.testing.assert_allclose(info.divergence, ratio.mean(), rtol=0.01)
 
 
-@pytest.mark.parametrize("criterion", ["mean", "snr", "mean_abs"])
+@pytest.mark.parametrize(
+    "criterion", ["mean", "snr", "mean_abs", "exp_mean_abs", "snr_exp_mean_abs"]
+)
 def test_a_swap_takes_the_least_important_out_and_the_steepest_in(criterion):
     steep = jax.random.normal(jax.random.key(2), (23,))
     params = {"b": jnp.zeros(3), "w": jnp.zeros((4, 5))}
@@ -76,7 +78,7 @@ def test_a_swap_takes_the_least_important_out_and_the_steepest_in(criterion):
         swap_every=1, swap_fraction=0.3, criterion=criterion,
     )  # fmt: skip
     state = method.init(KEY, params)
-    mean, log_scale = jax.random.normal(KEY, (2, 10))
+    mean, log_scale = jax.random.normal(KEY, (2, 10)) * jnp.array([[1.0], [0.5]])
     posterior = state.posterior._replace(mean=mean, log_scale=log_scale)
     after, info = method.update(KEY, state._replace(posterior=posterior))
     draws = mean + jnp.exp(log_scale) * jax.random.normal(KEY, (100_000, 10))
@@ -84,6 +86,9 @@ def test_a_swap_takes_the_least_important_out_and_the_steepest_in(criterion):
         "mean": jnp.abs(mean),
         "snr": jnp.abs(mean) / jnp.exp(log_scale),
         "mean_abs": jnp.mean(jnp.abs(draws), axis=0),
+        "exp_mean_abs": jnp.mean(jnp.exp(jnp.abs(draws)), axis=0),
+        "snr_exp_mean_abs": jnp.mean(jnp.exp(jnp.abs(draws)), axis=0)
+        / jnp.std(jnp.exp(jnp.abs(draws)), axis=0),
     }[criterion]
     gone = set(np.asarray(posterior.indices)[np.argsort(importance)[:3]])
     outside = sorted(

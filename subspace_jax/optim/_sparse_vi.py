@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jax.scipy.special import erf
+from jax.scipy.special import erf, log_ndtr
 
 from subspace_jax import tree
 from subspace_jax.typing import Array, Float, Integer, Key, PyTree
 
-Criterion = Literal["mean", "snr", "mean_abs"]
+Criterion = Literal["mean", "snr", "mean_abs", "exp_mean_abs", "snr_exp_mean_abs"]
 
 
 class SparseGaussian(NamedTuple):
@@ -84,7 +84,8 @@ def sparse_vi(
     steps: as that corrects a bias, Adam moves new weights a few times faster at first. Under
     ``vmap`` a swap is computed in every step, and taken every ``swap_every``.
 
-    The criterion of importance is "mean", |mu|; "snr", |mu| / sigma; or "mean_abs", E |w|. The
+    The criterion of importance is "mean", |mu|; "snr", |mu| / sigma; "mean_abs", E |w|;
+    "exp_mean_abs", E exp |w|; or "snr_exp_mean_abs", the mean of exp |w| over its deviation. The
     paper's default, the signal to noise ratio of |w|, is an increasing function of |mu| / sigma, so
     it is "snr".
 
@@ -216,7 +217,19 @@ def _importance(posterior: SparseGaussian, criterion: str) -> Array:
     if criterion == "mean_abs":
         bump = jnp.sqrt(2 / jnp.pi) * jnp.exp(-(ratio**2) / 2)
         return scale * bump + mean * erf(ratio / jnp.sqrt(2))
+    if criterion == "exp_mean_abs":
+        return _log_mean_exp_abs(mean, scale, 1.0)
+    if criterion == "snr_exp_mean_abs":  # increases with the mean's square over that of the square
+        return 2 * _log_mean_exp_abs(mean, scale, 1.0) - _log_mean_exp_abs(mean, scale, 2.0)
     return mean if criterion == "mean" else ratio
+
+
+def _log_mean_exp_abs(mean: Array, scale: Array, rate: float) -> Array:
+    """The logarithm of E exp(rate |w|), w normal with ``mean`` at least 0."""
+    sides = jnp.stack(
+        [sign * rate * mean + log_ndtr(sign * mean / scale + rate * scale) for sign in (1, -1)]
+    )
+    return (rate * scale) ** 2 / 2 + jax.nn.logsumexp(sides, axis=0)
 
 
 def _divergence(values: tuple[Array, Array], prior_scale: float) -> Array:

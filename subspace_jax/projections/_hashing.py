@@ -2,7 +2,7 @@
 
 A subspace saved as a seed must mean the same on every device and in every version of JAX, so
 nothing here calls ``jax.random``: only 32-bit integer operations, all exact, none larger than O(1)
-memory for each entry.
+memory for each entry. `normal` alone rounds what they give, by each device's ``erf_inv``.
 """
 
 from functools import partial
