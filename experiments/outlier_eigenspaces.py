@@ -13,8 +13,10 @@ Expected, 200 dimensions, 3 seeds, on a CPU: on the mixture of five .96 of the w
 in the leading eigenvectors of the Hessian's blocks, .60 in those of the gradients' (by chance
 .025); on XOR .79 and .59 of the first layer's (.01), all of the second's (.2). The Hessian of a
 network on two, four and eight classes has 1, 3 and 7 outliers, classes less one, whatever its width
-(once, where it had not learned, 6). The noise matters: at 500 dimensions and a precision of 8 the
-outliers stay within the bulk.
+(once, where it had not learned, 6). The bulk grows with the width, towards zero: of two classes 5,
+22 and 39 % of all eigenvalues lie below 1e-4 of the largest for widths 5, 10 and 20, of eight 2, 6
+and 10 %. The noise matters: at 500 dimensions and a precision of 8 the outliers stay within the
+bulk.
 
 One new example is seen a step, with a rate that falls with the dimension; matrices are means over
 other examples, as the papers' are. A block's eigenvectors come from `landscape.top_eigenspace`.
