@@ -83,7 +83,14 @@ def _tune_fashion(config: ConfigDict) -> np.ndarray:
 
 SUBJECTS = {
     "heads": Subject(
-        _train_heads, _tune_heads, phased, lambda c: {"heads": list(c.heads), "warp": c.warp}
+        _train_heads,
+        _tune_heads,
+        phased,
+        lambda c: {
+            "heads": list(c.heads),
+            "warp": c.warp,
+            "values": "1: the 99 % quantile of a head's bright voxels",
+        },
     ),
     "lungs": Subject(
         _train_lungs,
