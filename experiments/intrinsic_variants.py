@@ -18,6 +18,7 @@ Each network trains in random subspaces of many d and directly, as in ``intrinsi
 MNIST-5k (4,000 images to train on, 1,200 steps) or Fashion-MNIST (60,000, the same steps). Numbers
 of directions are those of the first d that reaches 90 % of direct training. Labels at random are
 scored on the images that were trained on. The paper trained on all 60,000 images, 46,800 steps.
+Not here: its dense layers with tied weights, and its five layers for labels at random (two here).
 Variants are kept when they are finished.
 """
 

@@ -342,6 +342,13 @@ def test_a_seed_names_the_same_integers_for_ever_in_every_scheme(name):
     assert found.astype(int).tolist() == SCHEMES_GOLDEN[name]
 
 
+def test_a_seed_names_the_same_places_and_signs_for_ever_in_rolled():
+    projection = build("rolled", 1009, 37, seed=42)
+    z = jnp.arange(1.0, 38.0) / projection.arrays["scale"]
+    found = np.rint(jax.jit(projections.expand)(projection, z)).astype(int)[-64:]
+    assert found.tolist() == json.loads((GOLDEN.parent / "rolled.json").read_text())
+
+
 def test_every_word_of_a_key_matters():
     words = np.array([0, 1, 2**31, 2**32 - 1], np.uint32)
     keys = [jax.random.wrap_key_data(jnp.array([a, b])) for a in words for b in words]
