@@ -2,8 +2,8 @@
 
     python -m experiments.ct_reconstruction --config=configs/ct_reconstruction.py:OPTIONS
 
-Options: ``head`` (64 slices of an MR head, 1 mm apart, as if it were CT; reads the cache), ``tune``
-(find the settings of every method anew), ``aapm`` (256 x 256, with
+Options: ``head`` (64 slices of an MR head, 1 mm apart, as if it were CT, few methods and geometries,
+tuned on another; reads the cache), ``tune`` (find the settings of every method anew), ``aapm`` (256 x 256, with
 --config.slices=FOLDER of .npy or .npz files in HU, the --config.weights of such a prior and the
 --config.settings of an earlier run), ``smoke`` (seconds).
 """
@@ -45,6 +45,8 @@ def get_config(arg=None):
     config.num_head = 64  # slices
     if options.head:
         config.body, config.weights = "head", "experiments/assets/denoiser64.npz"
+        config.settings, config.geometries = "", config.volumes
+        config.methods = ("FBP", "TV", "DDS, proximal", "DDS, calibrated")
     if options.aapm:
         config.size, config.weights = 256, "runs/train_denoiser/denoiser.npz"
         config.levels.sample = 50

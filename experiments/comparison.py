@@ -116,9 +116,7 @@ def measure(config, denoise, method: Method, scans, tuning, given) -> tuple[dict
         images[name], seconds = reconstruct_all(config, call, test, chosen)
         rows[name] = {key: x.tolist() for key, x in scores(test, images[name]).items()} | {
             "settings": chosen,
-            "levels": num_levels,
-            "evaluations": num_levels * method.samples,
-            "products": num_levels * method.products,
+            **method.cost(num_levels),
             "seconds": seconds,
             "compile": built - start,
             "spent": time.perf_counter() - built,

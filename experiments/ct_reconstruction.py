@@ -165,17 +165,17 @@ def at_once(config, denoise, scans: ct.Scans, geometry: Any, name: str) -> tuple
     tuned = time.perf_counter()
     x = np.asarray(reconstruct_across(config, call, scans, chosen))
     seconds = (time.perf_counter() - tuned) / len(x)
-    told = {"settings": chosen, "levels": num_levels(config, name), "tuning": tried}
+    told = {"settings": chosen, "tuning": tried}
+    told |= ct.ACROSS[name].cost(num_levels(config, name))
     return row(scans, x, told, start, built, seconds), x
 
 
 def row(scans: ct.Scans, x: np.ndarray, told: dict, start: float, built: float, seconds: float):
     """Scores of all slices, what ``told`` says of the method, and what it took."""
     spent = time.perf_counter() - built
+    kept = ("settings", "levels", "evaluations", "products", "tuning")
     return {key: values.tolist() for key, values in comparison.scores(scans, x).items()} | {
-        "settings": told["settings"],
-        "levels": told["levels"],
-        "tuning": told["tuning"],
+        **{key: told[key] for key in kept},
         "seconds": seconds,
         "compile": built - start,
         "spent": spent,

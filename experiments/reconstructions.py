@@ -28,6 +28,14 @@ class Method(NamedTuple):
     products: int = 0
     """Products with its Jacobian at each level."""
 
+    def cost(self, num_levels: int) -> dict[str, int]:
+        """Levels of noise, evaluations of the network and products with its Jacobian."""
+        return {
+            "levels": num_levels,
+            "evaluations": num_levels * self.samples,
+            "products": num_levels * self.products,
+        }
+
     def choices(self) -> list[dict[str, float]]:
         """All combinations of settings."""
         return [
