@@ -2,10 +2,10 @@
 
     python -m experiments.ct_reconstruction --config=configs/ct_reconstruction.py:OPTIONS
 
-Options: ``head`` (64 slices of an MR head, 1 mm apart, as if it were CT, few methods and geometries,
-tuned on another; reads the cache), ``tune`` (find the settings of every method anew), ``aapm`` (256 x 256, with
---config.slices=FOLDER of .npy or .npz files in HU, the --config.weights of such a prior and the
---config.settings of an earlier run), ``smoke`` (seconds).
+Options: ``head`` (64 slices of an MR head, 1 mm apart, as if it were CT, by few methods, tuned on
+another head; reads the cache), ``tune`` (find the settings of every method anew), ``aapm``
+(256 x 256, with --config.slices=FOLDER of .npy or .npz files in HU, the --config.weights of such a
+prior and the --config.settings of an earlier run), ``smoke`` (seconds).
 """
 
 from ml_collections import ConfigDict
