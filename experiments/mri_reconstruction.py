@@ -166,17 +166,17 @@ def gains(psnr: dict[str, dict[str, float]]) -> str:
 def race(results: dict[str, Any]) -> list[str]:
     """What DPS takes to its best PSNR, and DDS to one no worse, on the slices of the curves."""
     curves = results["curves"]
-    form = next((name for name in curves if name.startswith("DDS")), "")
-    if not form or "DPS" not in curves:
+    ours = [(*p, name) for name in curves if name.startswith("DDS") for p in curves[name]]
+    if not ours or "DPS" not in curves:
         return []
     levels, seconds, best = max(curves["DPS"], key=lambda point: point[2])
-    enough = [point for point in curves[form] if point[2] >= best]
+    enough = [point for point in ours if point[2] >= best]
     told = f"DPS at its best ({best:.1f} dB, {levels} levels) takes {seconds:.2f} s a slice"
     if not enough:
-        return [f"{told}, {form} reaches no more than {max(p[2] for p in curves[form]):.1f} dB"]
-    levels, ours, psnr = min(enough, key=lambda point: point[1])
+        return [f"{told}, DDS reaches no more than {max(point[2] for point in ours):.1f} dB"]
+    levels, least, psnr, form = min(enough, key=lambda point: point[1])
     return [
-        f"{told}, {seconds / ours:.0f} times as long as {form} ({psnr:.1f} dB, {levels} levels)"
+        f"{told}, {seconds / least:.0f} times as long as {form} ({psnr:.1f} dB, {levels} levels)"
     ]
 
 
