@@ -15,17 +15,17 @@ So the mean of three is 4.3, 3.8 and 4.3 dB above CG-SENSE, 3.5, 3.5 and 5.8 on 
 x4. More levels make DDS worse (18.4 dB at 300), more samples better: 1 to 5 of them in about 50
 evaluations have 27.3, 28.9, 29.1, 29.0 and 28.7 dB on the tuning subject, which chose three.
 
-The claim on time holds: with equispaced lines DPS has 25.6 dB at its best in 8.6 s a slice, DDS 25.8
-in 0.27, 32 times faster. That on quality holds for DPS, PiGDM and DiffPIR; MMPS (27.0, 26.3 and
-28.2), which differentiates the network, and RED-diff, which does not, are level with the mean of
-three at two times its time.
+The claim on time holds: with equispaced lines DPS has 25.6 dB at its best in 8.6 s a slice, DDS
+25.8 in 0.27, 32 times faster. That on quality holds for DPS, PiGDM and DiffPIR; MMPS (27.0, 26.3
+and 28.2), which differentiates the network, and RED-diff, which does not, are level with the mean
+of three at two times its time.
 
 The prior has seen none of the four subjects: settings are chosen on three slices of the second
 tumour patient (at most twelve combinations a method), and tested on the heads of pycortex, Colin
-Holmes and ITK, in three orientations, with a draw of the sampling for each slice: one draw of
-random lines for all gave 2.4 to 4.4 dB above CG-SENSE, so little does it say. Deviations are over
-slices. Coils, phases and noise are simulated; the coil maps that reconstruct are estimated from the
-calibration data of each scan.
+Holmes and ITK, in three orientations, with a draw of the sampling for each slice. One draw of
+random lines for all says little: of six, the mean of two samples was 2.4 to 4.4 dB above CG-SENSE.
+Deviations are over slices. Coils, phases and noise are simulated; the coil maps that reconstruct
+are estimated from the calibration data of each scan.
 """
 
 import sys
