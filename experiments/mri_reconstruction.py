@@ -7,7 +7,7 @@ their time.
     python -m experiments.mri_reconstruction
     python -m experiments.mri_reconstruction --config=configs/mri_reconstruction.py:tune
 
-Expected, with the small prior that comes with the code, 18 slices of three heads (eight minutes,
+Expected, with the small prior that comes with the code, 18 slices of three heads (eleven minutes,
 most of one CPU core): with equispaced lines at x4 DDS 25.5, 25.5 and 25.9 dB (normal, proximal,
 calibrated; 20 evaluations of the network) and 26.9 as the mean of three samples (48), tuned TV
 24.7, CG-SENSE 22.6; with random lines 26.2, 24.0 and 22.4; with points at x8 28.1, 27.0 and 23.9.
