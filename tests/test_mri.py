@@ -1,3 +1,4 @@
+import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,7 +142,6 @@ def test_with_the_prior_of_a_gaussian_each_sampler_comes_near_the_measurement(na
 
 def test_a_file_of_measurements_is_scaled_masked_and_its_truth_is_what_all_of_it_gives(tmp_path):
     """Coil images by hand: the centre of a larger field of view, of which the file has k-space."""
-    h5py = pytest.importorskip("h5py")
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 3, 40, 36)) + 1j * rng.normal(size=(2, 3, 40, 36))
     axes = (-2, -1)
