@@ -44,8 +44,8 @@ def get_config(arg=None):
     config.levels = ConfigDict(
         {"sample": 20, "mean": 16, "jacobian": 20, "dps": 100, "red_diff": 100}
     )
-    config.curve = ("DDS, calibrated", "DDS, mean of 3", "DPS")  # at other numbers of levels too,
-    config.curve_levels = (5, 10, 300)  # with the first sampling
+    config.curve = ("DDS, calibrated", "DDS, mean of 3", "DPS")  # with the first sampling, also
+    config.curve_levels = (5, 10, 300)  # at these numbers of levels
     config.num_curve_slices = 6
     config.num_tune = 3  # slices, each with a draw of the sampling
     config.num_test = 6  # of each of the three heads

@@ -45,7 +45,7 @@ from ml_collections import ConfigDict
 
 from experiments import harness, plots, records
 from experiments.control_problems import evolution, q_learning
-from experiments.intrinsic_problems import IMAGES_AND_SUMS, Problem
+from experiments.intrinsic_problems import IMAGES_AND_SUMS, Problem, authors
 from subspace_jax import landscape, projections, tree
 
 
@@ -250,24 +250,6 @@ def average(config: ConfigDict) -> Callable[..., np.ndarray]:
     return harness.pick("average", config.average, {"mean": np.mean, "median": np.median})
 
 
-AUTHORS = {
-    10: (0.20, 0.16, 0.16), 100: (0.61, 0.58, 0.58), 300: (0.82, 0.82, 0.82),
-    500: (0.869, 0.862, 0.863), 750: (0.900, 0.891, 0.891), 1000: (0.916, 0.902, 0.902),
-    1500: (0.930, 0.923, 0.923),
-}  # fmt: skip
-"""The accuracy of three seeds of the 784-200-200-10 network on all of MNIST, by d.
-
-Reference: the notebook of Li et al. (2018).
-"""
-
-
-def authors(config: ConfigDict) -> dict[int, tuple[float, ...]]:
-    """`AUTHORS`, if it is of this network on (a part of) these images; else nothing."""
-    same = config.problem == "mlp" and tuple(config.hidden) == (200, 200)
-    same &= config.data.startswith("mnist") and not (config.data_path or config.validation)
-    return AUTHORS if same and not (config.shuffled_pixels or config.shuffled_labels) else {}
-
-
 def table(config: ConfigDict, results: dict) -> str:
     """The numbers as a person reads them."""
     direct = np.array(results["direct_score"])
@@ -329,7 +311,7 @@ def draw(config: ConfigDict, results: dict, figure: Figure) -> None:
     axes.plot(dims, middle, color=plots.BLUE, label=label, zorder=3)
     axes.plot(dims, scores, "o", color=plots.SKY, ms=4, alpha=0.8, zorder=2)
     if authors(config):
-        points = np.array([(d, score) for d, seeds in AUTHORS.items() for score in seeds]).T
+        points = np.array([(d, score) for d, seeds in authors(config).items() for score in seeds]).T
         axes.plot(*points, "x", color=plots.GREEN, ms=5, label="the authors', on all of MNIST")
     direct = average(config)(results["direct_score"])
     label = f"direct training, D = {results['num_parameters']:,}"

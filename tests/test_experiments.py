@@ -92,6 +92,7 @@ def test_its_docstring_holds_claim_command_and_expectation(name):
 MISTAKES = {
     "--config.steps_per_call=0": "steps_per_call must be at least 1, got 0",
     "--config.batch_size=0": "batch_size must be at least 1, got 0",
+    "--config.max_gigabytes=0": "of 2 x 2 runs take 0.0 GB, more than max_gigabytes=0",
     "--config.dims=(3,2)": "dims must ascend and be at least 1, got (3, 2)",
     "--config.dims[0]=3": "cannot set the config",
     "--config.learning_rat=1": "unknown config key learning_rat: did you mean learning_rate?",

@@ -111,3 +111,17 @@ def test_the_options_are_the_papers():
         get_config("fashion,toy")
     with pytest.raises(ValueError, match="choose one"):
         get_config("lenet,dense_lenet")
+
+
+def test_the_authors_curve_is_of_their_network_and_images_alone():
+    assert set(problems.authors(get_config())) == set(problems.authors(get_config("mnist")))
+    for other in ("fashion", "mnist,width=100", "mnist,shuffled_labels=.5", "lenet", "toy"):
+        assert problems.authors(get_config(other)) == {}, other
+
+
+def test_the_papers_settings_are_thirty_dims_and_need_all_of_mnist():
+    config = get_config("mnist,paper")
+    assert len(config.dims) == 30
+    assert (config.num_seeds, config.beta2, config.l2) == (3, 0.99, 1e-5)
+    with pytest.raises(ValueError, match="paper goes with mnist"):
+        get_config("paper")

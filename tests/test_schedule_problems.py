@@ -1,9 +1,12 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
 
+from configs.fast_schedules import get_config
 from experiments import subjects
-from experiments.schedule_problems import frechet_distance
+from experiments.schedule_problems import frechet_distance, of_scans
+from subspace_jax import diffusion
 
 RNG = np.random.default_rng(0)
 
@@ -27,3 +30,24 @@ def test_zeros_stand_around_the_images(size, before):
     inside = slice(before, before + 3)
     np.testing.assert_array_equal(found[:, inside, inside], images)
     assert np.count_nonzero(found) == images.size
+
+
+def test_scans_are_reconstructed_with_the_masks_that_they_were_measured_with():
+    config = get_config("smoke")
+    problem = of_scans(config)
+    masks = []
+    for data in (problem.calibration, problem.test):
+        mask, maps, y = (x[0] for x in data)
+        masks.append(np.asarray(mask))
+        assert np.all(np.asarray(y)[:, ~masks[-1]] == 0)
+        op = diffusion.operators.multicoil_mri(mask, maps)
+        start, sigma = jnp.zeros_like(y[0]), jnp.float32(0.1)
+        found, expected = (
+            dc.update(start, None, sigma, ())[0]
+            for dc in (
+                problem.consistency((mask, maps, y)),
+                diffusion.cg_proximal(op, y, config.gamma),
+            )
+        )
+        np.testing.assert_array_equal(found, expected)
+    assert not np.array_equal(*masks)

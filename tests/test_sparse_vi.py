@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from subspace_jax import optim
+from subspace_jax.optim._sparse_vi import _importance
 
 pytestmark = pytest.mark.usefixtures("x64")
 KEY = jax.random.key(0)
@@ -104,6 +105,21 @@ def test_a_swap_takes_the_least_important_out_and_the_steepest_in(criterion):
     trace = after.optimizer[0].trace[0]
     np.testing.assert_array_equal(trace[new], 0.0)
     assert np.all(trace[~new] != 0)
+
+
+def test_the_exponential_criteria_are_the_integrals_that_they_say():
+    mean, scale = np.array([-0.7, 0.0, 0.02, 1.5]), np.array([0.3, 0.5, 0.01, 1.2])
+    x = np.linspace(-9, 9, 20_001)
+    density = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi) * (x[1] - x[0])
+    first, second = (
+        np.exp(k * np.abs(mean[:, None] + scale[:, None] * x)) @ density for k in (1, 2)
+    )
+    with jax.enable_x64(True):
+        posterior = optim.SparseGaussian(jnp.arange(4), jnp.asarray(mean), jnp.log(scale))
+        found = [_importance(posterior, name) for name in ("exp_mean_abs", "snr_exp_mean_abs")]
+    np.testing.assert_allclose(np.exp(found[0]), first, rtol=1e-6)
+    square = np.exp(found[1])  # of the mean, over the mean of the square
+    np.testing.assert_allclose(square / (1 - square), first**2 / (second - first**2), rtol=1e-3)
 
 
 def test_the_signal_to_noise_ratio_of_the_size_orders_weights_as_that_of_the_weight_does():

@@ -5,9 +5,8 @@
 Scans like those of `experiments.mri_reconstruction`, of one head and with one draw of random lines,
 x4; all see the same masks, coil maps, noise and U-Net, whose weights torch reads from the same file
 (its outputs agree to 3e-6). What a method leaves open is chosen for each library apart on two
-slices of the tuning subject; the time
-is the median over the test slices of calls in turn, all threads allowed. A quick run's few levels
-say nothing of quality.
+slices of the tuning subject; the time is the median over the test slices of calls in turn, all
+threads allowed. A quick run's few levels say nothing of quality.
 
 The section ``jacobians`` has the methods that multiply by the denoiser's Jacobian with J v in place
 of the published J^T v, each tuned apart; ``asymmetry`` tells how far the two products are from each
