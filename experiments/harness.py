@@ -274,7 +274,7 @@ def _launch(run: Callable[[ConfigDict, Path], dict], name: str) -> None:
         config.seed = flags.FLAGS.seed
     _join_processes()
     start = time.perf_counter()
-    provenance = records.provenance()
+    provenance = records.provenance()  # of the commit that the run starts from
     try:
         with records.held(workdir):
             records.claim(workdir, config)
@@ -283,7 +283,9 @@ def _launch(run: Callable[[ConfigDict, Path], dict], name: str) -> None:
             results = run(config, workdir)
             seconds = results.pop("seconds", {}) | {"last_process": time.perf_counter() - start}
             record = {"experiment": name, "results": results, "seconds": seconds}
-            record |= provenance | {"config": config.to_dict()}
+            record |= provenance | {"peak_gigabytes": records.peak_gigabytes()}
+            record |= {"dtype": config.get("dtype", provenance["dtype"])}
+            record |= {"config": config.to_dict()}
             records.write_json(workdir / "result.json", record)
             if jax.process_index() == 0:
                 (workdir / "error.txt").unlink(missing_ok=True)

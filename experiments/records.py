@@ -122,7 +122,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """Where the numbers come from: device, dtype, the process's memory, versions, git commit."""
+    """Where the numbers come from: device, dtype, versions, git commit."""
     device = jax.devices()[0]
     return {
         "device_kind": device.device_kind,
@@ -130,16 +130,15 @@ def provenance() -> dict[str, Any]:
         "backend": device.platform,
         "cpu_count": os.cpu_count(),
         "dtype": str(jnp.zeros(()).dtype),
-        "peak_gigabytes": round(_peak_gigabytes(), 2),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
         "git_commit": _git_commit(),
     }
 
 
-def _peak_gigabytes() -> float:
-    """The most memory that this process has held."""
+def peak_gigabytes() -> float:
+    """The most memory that this process has held so far."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
+    return round(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9, 2)
 
 
 class MetricsLog:

@@ -43,8 +43,7 @@ def generated() -> str:
 
 def _device(record: dict) -> str:
     cores = f", {record['cpu_count']} cores" if record["backend"] == "cpu" else ""
-    dtype = record.get("config", {}).get("dtype", record["dtype"])
-    return f"{record['device_kind']}{cores}, {dtype}, jax {record['versions']['jax']}"
+    return f"{record['device_kind']}{cores}, {record['dtype']}, jax {record['versions']['jax']}"
 
 
 def main() -> None:

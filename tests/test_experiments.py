@@ -52,6 +52,26 @@ def numbers(value):
     return [np.nan if value is None else float(value)]
 
 
+def test_the_record_tells_the_memory_and_the_precision_of_the_run(tmp_path):
+    script = tmp_path / "large.py"
+    script.write_text(
+        "import numpy as np\n"
+        "from experiments import harness, records\n"
+        "def run(config, workdir):\n"
+        "    before = records.peak_gigabytes()\n"
+        "    return {'sum': np.ones(50_000_000).sum(), 'before': before}\n"
+        "harness.main(run)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script, f"--config={ROOT}/configs/poisson.py", f"--workdir={tmp_path}"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = result(tmp_path)
+    assert record["peak_gigabytes"] > record["results"]["before"] + 0.3
+    assert record["dtype"] == "float64"
+
+
 def test_there_are_experiments():
     assert "intrinsic_dimension" in NAMES
 
