@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from jaxtyping import Array, Bool, Float, Inexact, Integer, UInt32
+from jaxtyping import Array, Bool, Float, Inexact, Integer, Num, UInt32
 from jaxtyping import PRNGKeyArray as Key
 
 PyTree: TypeAlias = Any
@@ -24,6 +24,7 @@ __all__ = [
     "Integer",
     "Key",
     "LinearMap",
+    "Num",
     "PyTree",
     "UInt32",
 ]

@@ -72,13 +72,16 @@ def gcrodr(
         A: see `cg`; any nonsingular linear map.
         b: see `cg`.
         x0: see `cg`.
-        recycle: what an earlier call returned, for an A (and a preconditioner) like this one;
-            its use costs ``num_recycled`` products with A, which are counted. Zeros are as None.
-        restart: the size of the whole basis, m; memory for m + 2 k + 1 vectors.
+        recycle: what an earlier call of this solver returned, for an A (and a preconditioner) like
+            this one; its use costs ``num_recycled`` products with A, which are counted. Zeros are
+            as None. A random space costs few steps, but one that misleads can cost as many again:
+            that of a flow in another direction, or of a system whose slow directions are others.
+        restart: the size of the whole basis, m; memory for m + 5 k + 1 vectors, those of the
+            space that came and of the one that goes included.
         num_recycled: k, with 1 <= k < m.
         preconditioner: see `gmres`.
-        same_operator: the A and the preconditioner are those that ``recycle`` comes from: its
-            products are known.
+        same_operator: the A and the preconditioner are those that ``recycle`` comes from, and so
+            is the solver: its products are known.
         rtol: see `cg`; not None.
         atol: see `cg`.
         maxiter: see `cg`; counts the Arnoldi steps.

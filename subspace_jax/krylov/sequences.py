@@ -4,18 +4,20 @@ Reference: Wang, Hao, Wang, Geng, Wang, Li & Wu (2024), "Accelerating data gener
 operators via Krylov subspace recycling" (SKR).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from subspace_jax.krylov._operands import check_count
 from subspace_jax.krylov._solution import Info
 from subspace_jax.linalg._matmul import matmul
-from subspace_jax.typing import Array, Float, Inexact, Integer, LinearMap, PyTree
+from subspace_jax.linalg.lowrank import randomized_svd
+from subspace_jax.typing import Array, Float, Integer, LinearMap, Num, PyTree
 
 __all__ = ["solve_sequence", "sort_systems"]
 
@@ -26,25 +28,27 @@ _CHUNK = 512
 
 
 def sort_systems(
-    features: Inexact[Array, "N *shape"] | Inexact[np.ndarray, "N *shape"],
+    features: Num[Array, "N *shape"] | Num[np.ndarray, "N *shape"],
     *,
     max_greedy: int = 10_000,
 ) -> Integer[Array, " N"]:
     """An order in which neighbours are similar: from the first on, always to the nearest unused.
 
     It pays where the features span few dimensions; among independent high-dimensional fields all
-    distances are alike. O(N^2 p) work, O(N) memory beside the features.
+    distances are alike. O(N^2 p) work, O(N) memory beside the features and a copy of them.
 
     More than ``max_greedy`` systems are first brought into the order of cells: the signs of seven
-    principal components (of the low frequencies, where the features are fields (N, s, t)),
+    principal components (of 12 x 12 low frequencies, where the features are fields (N, s, t)),
     neighbouring cells by a reflected Gray code; the nearest is then looked for among 512 at a time.
 
     Args:
-        features: what tells the systems apart, in the Euclidean norm, such as their coefficients.
+        features: what tells the systems apart, in the Euclidean norm, such as their coefficients;
+            of any size, and integers as well.
         max_greedy: most systems for which all distances are computed.
 
     Returns:
-        A permutation of 0 .. N - 1; it has no derivative.
+        A permutation of 0 .. N - 1; it has no derivative. Features that are not finite count as
+        far from all others.
 
     Raises:
         ValueError: no system, or features without a leading axis.
@@ -54,7 +58,7 @@ def sort_systems(
     features = jnp.asarray(features)
     if features.ndim == 0 or len(features) == 0:
         raise ValueError(f"features need a leading axis of systems, got shape {features.shape}")
-    features = jax.lax.stop_gradient(features)
+    features = _scaled(jax.lax.stop_gradient(features))
     flat = features.reshape(len(features), -1)
     if len(features) <= max_greedy:
         return _greedy(flat, jnp.arange(len(flat)) >= 0, flat[0])
@@ -68,7 +72,7 @@ def solve_sequence(
     params: PyTree,
     bs: PyTree,
     *,
-    order: Integer[Array, " N"] | None = None,
+    order: Integer[Array, " N"] | Integer[np.ndarray, " N"] | Sequence[int] | None = None,
     num_chains: int = 1,
 ) -> tuple[PyTree, Info]:
     """The solutions of A(params_i) x_i = b_i, each solve recycling the space of the one before.
@@ -85,6 +89,7 @@ def solve_sequence(
         bs: right-hand sides with a leading axis of N; a vector (n,), or a pytree of such, is
             shared by all systems.
         order: the permutation in which they are solved, as from `sort_systems`; None: as given.
+            Systems that a traced ``order`` leaves out come back as NaN, with a negative status.
         num_chains: chains that run side by side, 1 to N. Over devices: the whole call under
             ``shard_map`` (with ``check_vma=False``), a chain a device; nothing travels.
 
@@ -92,16 +97,15 @@ def solve_sequence(
         ``(xs, infos)``, N along the leading axis, in the order of ``params``.
 
     Raises:
-        ValueError: leading axes that differ, an ``order`` that is not (N,), or a ``num_chains``
-            out of bounds.
+        ValueError: no system, leading axes that differ, an ``order`` that is not (N,) or, where
+            its values are known, no permutation, or a ``num_chains`` out of bounds.
     """
     num = _num_systems(params)
     bs = jax.tree.map(jnp.asarray, bs)
     shared = all(leaf.ndim == 1 for leaf in jax.tree.leaves(bs))
     if not shared and _num_systems(bs) != num:
         raise ValueError(f"{num} systems in params, {_num_systems(bs)} right-hand sides in bs")
-    if order is not None and order.shape != (num,):
-        raise ValueError(f"order must have shape ({num},), got {order.shape}")
+    order = _permutation(order, num)
     num_chains = check_count("num_chains", num_chains, 1, num)
 
     def solve(space, index):
@@ -118,19 +122,41 @@ def solve_sequence(
 
     shapes = jax.eval_shape(cold, jnp.int32(0))
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    order = jnp.arange(num) if order is None else order
     chains = _chains(order, num, num_chains)
     scan = partial(jax.lax.scan, solve, empty)
     _, solutions = jax.vmap(scan)(chains) if num_chains > 1 else scan(chains[0])
     return _in_callers_order(solutions, order, batched=num_chains > 1)
 
 
+def _scaled(features: Array) -> Array:
+    """Floating-point features of largest entry one, so that squares neither overflow nor vanish."""
+    features = features.astype(jnp.result_type(features, jnp.float32))
+    size = jnp.abs(features)
+    largest = jnp.max(jnp.where(jnp.isfinite(size), size, 0), initial=0)
+    return features / jnp.where(largest > 0, largest, 1)
+
+
+def _permutation(order: Any, num: int) -> Array:
+    """The order as an array; wrong ones are refused as far as they are known."""
+    if order is None:
+        return jnp.arange(num)
+    if np.shape(order) != (num,):
+        raise ValueError(f"order must have shape ({num},), got {np.shape(order)}")
+    if not isinstance(order, Tracer):
+        values = np.asarray(order)
+        if not np.array_equal(np.sort(values), np.arange(num)):
+            raise ValueError(f"order must be a permutation of 0 .. {num - 1}, got {values}")
+    return jnp.asarray(order, jnp.int32)
+
+
 def _greedy(features: Array, unused: Array, start: Array) -> Array:
     """Indices of the unused features: the nearest to ``start``, the nearest to that, and so on."""
+    farthest = jnp.finfo(features.dtype).max
 
     def step(carry, _):
         here, unused = carry
         distances = jnp.sum(jnp.abs(features - here) ** 2, axis=1)
+        distances = jnp.nan_to_num(distances, nan=farthest, posinf=farthest)
         nearest = jnp.argmin(jnp.where(unused, distances, jnp.inf)).astype(jnp.int32)
         return (features[nearest], unused.at[nearest].set(False)), nearest
 
@@ -155,10 +181,17 @@ def _greedy_in_chunks(features: Array, order: Array) -> Array:
 
 
 def _low_frequencies(features: Array) -> Array:
-    if features.ndim < 3:
-        return features.reshape(len(features), -1)
-    spectrum = jnp.fft.fft2(features)[..., :_BLOCK, :_BLOCK].reshape(len(features), -1)
-    return jnp.concatenate([spectrum.real, spectrum.imag], axis=1)
+    """Of fields their products with few long waves along both axes; of others all, flat."""
+    if features.ndim >= 3:
+        rows, columns = (jnp.asarray(_waves(size), features.dtype) for size in features.shape[-2:])
+        features = matmul(matmul(rows, features), columns.T)
+    return features.reshape(len(features), -1)
+
+
+def _waves(size: int) -> np.ndarray:
+    """The first rows of the discrete Fourier transform as sines and cosines."""
+    angles = 2 * np.pi / size * np.outer(np.arange(min(_BLOCK, size)), np.arange(size))
+    return np.concatenate([np.cos(angles), np.sin(angles)])
 
 
 def _principal(features: Array) -> Float[Array, "N c"]:
@@ -166,8 +199,9 @@ def _principal(features: Array) -> Float[Array, "N c"]:
     if jnp.iscomplexobj(features):
         features = jnp.concatenate([features.real, features.imag], axis=1)
     centred = features - jnp.mean(features, axis=0)
-    _, vectors = jnp.linalg.eigh(matmul(centred.T, centred))
-    return matmul(centred, vectors[:, -_COMPONENTS:])
+    rank = min(_COMPONENTS, *centred.shape)
+    U, values, _ = randomized_svd(jax.random.key(0), centred, rank)
+    return U * values
 
 
 def _gray_rank(components: Float[Array, "N c"]) -> Integer[Array, " N"]:
@@ -176,7 +210,7 @@ def _gray_rank(components: Float[Array, "N c"]) -> Integer[Array, " N"]:
     The bits are those of a reflected code; the rank is their running exclusive or.
     """
     low, high = jnp.min(components, axis=0), jnp.max(components, axis=0)
-    bits = (components > (low + high) / 2)[:, ::-1]  # the first component decides first
+    bits = components > (low + high) / 2  # the first component decides first
     binary = jnp.cumsum(bits, axis=1) % 2
     return jnp.sum(binary * 2 ** jnp.arange(bits.shape[1])[::-1], axis=1)
 
@@ -190,11 +224,12 @@ def _chains(order: Array, num: int, num_chains: int) -> Array:
 
 def _in_callers_order(solutions: PyTree, order: Array, *, batched: bool) -> Any:
     num = len(order)
-    positions = jnp.zeros(num, jnp.int32).at[order].set(jnp.arange(num, dtype=jnp.int32))
+    nowhere = jnp.iinfo(jnp.int32).max
+    positions = jnp.full(num, nowhere).at[order].set(jnp.arange(num, dtype=jnp.int32))
 
     def gather(leaf):
         leaf = leaf.reshape(-1, *leaf.shape[2:]) if batched else leaf
-        return leaf[positions]
+        return leaf.at[positions].get(mode="fill")
 
     xs, infos = jax.tree.map(gather, solutions)
     return xs, infos
@@ -202,6 +237,6 @@ def _in_callers_order(solutions: PyTree, order: Array, *, batched: bool) -> Any:
 
 def _num_systems(tree: PyTree) -> int:
     sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(jax.tree.map(jnp.asarray, tree))}
-    if len(sizes) != 1 or sizes == {()}:
+    if len(sizes) != 1 or sizes <= {(), (0,)}:
         raise ValueError(f"need one common leading axis of systems, got {sorted(sizes)}")
     return sizes.pop()[0]
