@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -75,11 +76,12 @@ def generate(folder: Path, sequence: Sequence, recipe: dict[str, Any]) -> Solved
         recipe: what determines them, as JSON: kept in the folder.
 
     Raises:
-        ValueError: the folder holds systems of another recipe.
+        ValueError: the folder holds systems of another recipe, or in another order.
         SystemExit: SIGTERM (exit status 0) or Ctrl-C (130) came, and the portion is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, recipe)
+    order = np.asarray(sequence.order, np.int64)
+    _claim(folder, recipe | {"checksum of the order": zlib.crc32(order.tobytes())})
     num, portion = len(sequence.order), sequence.portion
     starts = range(0, num, portion)
     portions = {start: sequence.order[start : start + portion] for start in starts}

@@ -129,6 +129,8 @@ def test_a_folder_of_other_systems_is_refused(tmp_path):
     generation.generate(tmp_path, sequence(), {"rtol": 1e-9})
     with pytest.raises(ValueError, match=r"rtol = 1e-09 there, 0.1 here"):
         generation.generate(tmp_path, sequence(), {"rtol": 0.1})
+    with pytest.raises(ValueError, match="checksum of the order"):
+        generation.generate(tmp_path, sequence(order=np.arange(NUM)), {"rtol": 1e-9})
 
 
 def waves(n, k, m):
