@@ -18,7 +18,7 @@ def get_config(arg=None):
     config.size = 50  # cells along a side
     config.dtype = "float64"
     config.rtol = 1e-5
-    config.maxiter = 10_000  # steps a system, as in the paper
+    config.maxiter = 10_000  # steps a system, as in the paper (100,000 there at size 200)
     config.restart = 40
     config.num_recycled = 20
     config.num_directions = 40  # of recycled_cg
@@ -31,6 +31,7 @@ def get_config(arg=None):
         "Helmholtz, indefinite",
         "convection-diffusion",
         "Poisson, one matrix",
+        "thermal, one matrix",
     )
     config.baseline = "gmres"  # the method of whose time the others' are told
     config.methods = (
@@ -58,6 +59,12 @@ def get_config(arg=None):
 
 
 def sweep():
-    """How the gain grows with the grid."""
+    """How the gain grows with the grid, and the paper's tolerances."""
     for size in (50, 80, 100, 150, 200):
         yield {"size": size}
+    for rtol in (1e-2, 1e-8):
+        yield {"size": 80, "rtol": rtol}
+    for rtol in (1e-2, 1e-7):
+        yield {"size": 100, "rtol": rtol, "families": ("Helmholtz, indefinite",)}
+    for rtol in (1e-5, 1e-8, 1e-11):
+        yield {"size": 105, "rtol": rtol, "families": ("thermal, one matrix",)}

@@ -196,6 +196,20 @@ def _one_matrix(num: int, size: int) -> Systems:
     return Systems(CONSERVATIVE, ws, bs, bs)
 
 
+def _thermal(num: int, size: int) -> Systems:
+    """A plate of one material whose left and right edges have temperatures, 0 on the others.
+
+    Only the two temperatures vary, and with them b: all solutions lie in a plane.
+    """
+    w = photographs(1, size + 2, seed=3)[0]
+    _, _, right, left = _faces(w)
+    temperatures = np.random.default_rng(10).uniform((-100, 0), (0, 100), (num, 2))
+    bs = np.zeros((num, size, size))
+    bs[:, :, 0] += temperatures[:, :1] * left[:, 0]
+    bs[:, :, -1] += temperatures[:, 1:] * right[:, -1]
+    return Systems(CONSERVATIVE, np.tile(w, (num, 1, 1)), bs.reshape(num, -1), temperatures)
+
+
 SEQUENCES = {
     "Darcy, released matrix, full field": _darcy(RELEASED, full_coefficients),
     "Darcy, released matrix, 3 parameters": _darcy(RELEASED, few_parameters),
@@ -205,6 +219,7 @@ SEQUENCES = {
     "Helmholtz, indefinite": _helmholtz,
     "convection-diffusion": _convection,
     "Poisson, one matrix": _one_matrix,
+    "thermal, one matrix": _thermal,
 }
 """(number of systems, cells along a side) -> `Systems`."""
 

@@ -52,13 +52,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from pyamg import smoothed_aggregation_solver
 from scipy.sparse import linalg as scipy_linalg
 from threadpoolctl import ThreadpoolController
 
-from experiments import harness, plots, records
+from experiments import harness, plots, records, recycling_report
 from experiments.families import SEQUENCES, Systems
 from subspace_jax import krylov
 
@@ -73,11 +72,11 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     blas = ThreadpoolController().limit(limits=1, user_api="blas")
     with blas, jax.enable_x64(config.dtype == "float64"):
         solved = records.piecewise(workdir, pairs(config), partial(solve, config), told)
-    results = summarize(config, solved)
-    records.say(table(config, results), sys.stdout)
+        results = recycling_report.summarize(config, solved)
+    records.say(recycling_report.table(config, results), sys.stdout)
     rows = -(-len(config.families) // 2)
-    draw_results = partial(draw, results)
-    plots.save(workdir / "krylov_recycling.png", draw_results, size=(11, 1 + 2.8 * rows))
+    draw = partial(recycling_report.draw, results)
+    plots.save(workdir / "krylov_recycling.png", draw, size=(11, 1 + 2.8 * rows))
     return results | {
         "seconds": {name: sum(r[key] for r in solved) for name, key in
                     {"compile": "compile", "train": "spent"}.items()}
@@ -260,98 +259,6 @@ def solve(config: ConfigDict, family: str, method: str) -> dict[str, Any]:
 
 def told(record: dict[str, Any]) -> dict[str, Any]:
     return {"steps": np.mean(record["steps"]), "seconds": record["each"]}
-
-
-def summarize(config: ConfigDict, solved: list[dict[str, Any]]) -> dict:
-    """What goes into result.json: per family the methods' means, and the gains of recycling."""
-    results: dict[str, Any] = {"systems": config.num_systems, "unknowns": config.size**2}
-    results["families"] = {
-        family: {r["method"]: row(r) for r in solved if r["family"] == family}
-        for family in config.families
-    }
-    results["num_unsolved"] = sum(r["missed"] for r in solved)
-    results["gains"] = {f: gains(config, rows) for f, rows in results["families"].items()}
-    results["curves"] = {
-        family: {r["method"]: r["steps"] for r in solved if r["family"] == family}
-        for family in config.families
-    }
-    told = [
-        f"{family}: {g['steps']:.1f} times fewer steps, {g['time']:.1f} times less time "
-        f"({g['baseline']}: {g['time'] / g['honest']:.1f} times less)"
-        + (f", {g['missed']} left unsolved" if g["missed"] else "")
-        for family, g in results["gains"].items()
-    ]
-    headline = (
-        f"{config.num_systems} systems of {config.size**2:,} unknowns to {config.rtol:g}: "
-        f"recycling against {config.baseline} (restart {config.restart}), and in brackets the "
-        f"fastest without it"
-    )
-    return results | {"summary": f"{headline}. {'; '.join(told)}"}
-
-
-def row(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "steps": float(np.mean(record["steps"])), "matvecs": float(np.mean(record["matvecs"])),
-        "ms": 1e3 * record["each"], "residual": record["residual"], "missed": record["missed"],
-    }  # fmt: skip
-
-
-def gains(config: ConfigDict, rows: dict[str, dict]) -> dict[str, Any]:
-    """The fastest solver that recycles against the baseline and the fastest that does not."""
-
-    def fastest(names):  # of those that leave the fewest systems unsolved
-        return min(names, key=lambda name: (rows[name]["missed"], rows[name]["ms"]))
-
-    recycle = {name for name in rows if "recycled" in name or "gcrodr" in name}
-    ours, best = fastest(recycle), fastest(rows.keys() - recycle)
-    return {
-        "solver": ours, "missed": rows[ours]["missed"],
-        "baseline": best, "honest": rows[best]["ms"] / rows[ours]["ms"],
-        "steps": rows[config.baseline]["steps"] / rows[ours]["steps"],
-        "time": rows[config.baseline]["ms"] / rows[ours]["ms"],
-    }  # fmt: skip
-
-
-def table(config: ConfigDict, results: dict) -> str:
-    """The numbers as a person reads them, and each solver's speed in the baseline's."""
-    lines = [f"{config.num_systems} systems of {config.size**2} unknowns, to {config.rtol:g}"]
-    for family, rows in results["families"].items():
-        lines += ["", f"{family:<38} {'steps':>9} {'matvecs':>9} {'ms each':>9} {'speed-up':>9}"]
-        for method, r in rows.items():
-            note = f"  {r['missed']} unsolved" if r["missed"] else ""
-            numbers = f"{r['steps']:9.1f} {r['matvecs']:9.1f} {r['ms']:9.3f}"
-            speed_up = rows[config.baseline]["ms"] / r["ms"]
-            lines.append(f"  {method:<36} {numbers} {speed_up:9.2f}{note}")
-    return "\n".join(lines)
-
-
-LINES = {
-    "gmres": (plots.GREY, "-"),
-    "gmres, deflated": (plots.ORANGE, "-"),
-    "cg": (plots.GREEN, "-"),
-    "minres": (plots.GREEN, ":"),
-    "gcrodr": (plots.BLUE, ":"),
-    "gcrodr, sorted": (plots.BLUE, "-"),
-    "recycled cg": (plots.VERMILION, ":"),
-    "recycled cg, sorted": (plots.VERMILION, "-"),
-}
-
-
-def draw(results: dict, figure: Figure) -> None:
-    """Steps per system, in the caller's order."""
-    curves = results["curves"]
-    axes = figure.subplots(-(-len(curves) // 2), 2, squeeze=False).ravel()
-    lines: Any = ([], [])
-    for panel, (family, steps) in zip(axes, curves.items(), strict=False):
-        for method, (colour, style) in LINES.items():
-            if method in steps:
-                panel.semilogy(steps[method], color=colour, ls=style, lw=1.2, label=method)
-        panel.set(title=family, xlabel="system", ylabel="steps")
-        if "cg" in steps:  # a family with the most methods
-            lines = panel.get_legend_handles_labels()
-    for panel in axes[len(curves) :]:
-        panel.axis("off")
-    figure.legend(*lines, loc="outside lower center", ncols=4)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,21 @@ def test_the_helmholtz_systems_are_indefinite():
         assert 3 <= np.sum(values < 0) <= 60
 
 
+def test_the_plate_s_temperatures_lie_between_those_of_its_edges_and_in_a_plane():
+    systems = families.SEQUENCES["thermal, one matrix"](6, 20)
+    A = systems.family.assemble(systems.params[0]).toarray()
+    x = np.linalg.solve(A, systems.bs.T).T.reshape(6, 20, 20)
+    cold, hot = systems.features.T
+    assert np.all(cold < 0)
+    assert np.all(hot > 0)
+    assert np.all(x.min((1, 2)) >= cold)
+    assert np.all(x.max((1, 2)) <= hot)
+    np.testing.assert_array_less(x[:, :, 0].mean(1), 0.5 * cold)
+    np.testing.assert_array_less(0.5 * hot, x[:, :, -1].mean(1))
+    values = np.linalg.svd(x.reshape(6, -1), compute_uv=False)
+    assert np.all(values[2:] < 1e-12 * values[0] * len(A))
+
+
 def test_only_the_conservative_matrix_is_symmetric_and_definite():
     w = families.few_parameters(2, 12)[1]
     A, R = families.conservative_matrix(w).toarray(), families.released_matrix(w).toarray()

@@ -1,6 +1,8 @@
 """Steps of the recycling solvers on Darcy sequences, beside those of the exact method."""
 
+import json
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from tests import darcy
 
 pytestmark = pytest.mark.usefixtures("x64")
 
+RECORD = Path(__file__).parents[1] / "experiments/results/bench-recycling.json"
 gcrodr = partial(krylov.gcrodr, maxiter=20_000)
 FAMILIES = ("full", "three_parameter")
 MEANS = [
@@ -43,30 +46,36 @@ def assert_solved(matrix, ws, xs, infos):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_conservative_matrices_take_the_steps_of_the_exact_harvest(family):
+def test_conservative_matrices_take_the_steps_of_the_exact_harvest_in_the_mean(family):
     steps, _ = in_sequence("spd", darcy.fields(family)[:20])
     reference = darcy.steps(family, "spd", "recycled")
-    np.testing.assert_allclose(steps, reference, rtol=0.15)  # rounding alone changes a tenth
     np.testing.assert_allclose(steps.mean(), reference.mean(), rtol=0.03)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("matrix", "each", "mean"), [("spd", 0.1, 0.03), ("paper", 0.2, 0.05)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_released_matrices_take_the_steps_of_the_exact_harvest(family):
-    """Restarts that nearly stall depend on rounding: of every system the median of seven."""
+def test_every_system_takes_the_steps_of_the_exact_harvest(family, matrix, each, mean):
+    """Rounding alone changes a tenth, restarts that nearly stall more: the median of seven."""
     ws, b = darcy.fields(family)[:20], darcy.right_hand_side()
     changes = 1e-15 * np.random.default_rng(0).standard_normal((7, *ws.shape))
-    solve = partial(krylov.solve_sequence, gcrodr, darcy.OPERATORS["paper"])
+    solve = partial(krylov.solve_sequence, gcrodr, darcy.OPERATORS[matrix])
     ws = jnp.asarray(ws * (1 + changes))
     xs, infos = jax.jit(lambda ws: jax.lax.map(lambda w: solve(w, b), ws))(ws)
-    assert_solved("paper", *jax.tree.map(jnp.concatenate, (ws, xs, infos)))
-    steps, reference = np.median(infos.num_steps, 0), darcy.steps(family, "paper", "recycled")
-    np.testing.assert_allclose(steps, reference, rtol=0.2)
-    np.testing.assert_allclose(steps.mean(), reference.mean(), rtol=0.05)
+    assert_solved(matrix, *jax.tree.map(jnp.concatenate, (ws, xs, infos)))
+    steps, reference = np.median(infos.num_steps, 0), darcy.steps(family, matrix, "recycled")
+    np.testing.assert_allclose(steps, reference, rtol=each)
+    np.testing.assert_allclose(steps.mean(), reference.mean(), rtol=mean)
 
 
 @pytest.mark.parametrize(
-    ("family", "matrix", "rtol"), [("full", "spd", 0.1), ("full", "paper", 0.2)]
+    ("family", "matrix", "rtol"),
+    [
+        ("full", "spd", 0.1),
+        ("full", "paper", 0.2),
+        pytest.param("three_parameter", "spd", 0.1, marks=pytest.mark.slow),
+        pytest.param("three_parameter", "paper", 0.2, marks=pytest.mark.slow),
+    ],
 )
 def test_gmres_with_deflated_restarts_is_the_cold_solver(family, matrix, rtol):
     ws, b, operator = (
@@ -96,7 +105,32 @@ def test_sorted_sequences_of_all_systems_stay_below_the_known_means(family, matr
     assert steps.mean() <= most
 
 
-@pytest.mark.parametrize(("solver", "matrix"), [("gcrodr", "paper"), ("recycled_cg", "spd")])
+@pytest.mark.slow
+def test_matvecs_are_no_more_than_those_of_solvax_at_equal_size_of_the_basis():
+    """Beside the numbers of the benchmark's record; those of nearly stalling restarts round."""
+    ours, theirs = [], []
+    for name, matrix in (("symmetric", "spd"), ("released matrix", "paper")):
+        for title, build in (
+            ("full field", families.full_coefficients),
+            ("3 parameters", families.few_parameters),
+        ):
+            ws = jnp.asarray(build(20, 52))
+            _, infos = in_sequence(matrix, ws, order=krylov.sort_systems(ws))
+            ours.append(np.mean(infos.num_matvecs))
+            (row,) = (
+                row
+                for row in json.loads(RECORD.read_text())["rows"]
+                if row["systems"].startswith(f"Darcy, {name}, {title}")
+                and row["solver"] == "gcrot, harmonic (40, 20)"
+            )
+            theirs.append(row["matvecs a system"])
+    np.testing.assert_array_less(ours, 1.05 * np.array(theirs))
+    assert sum(ours) <= sum(theirs)
+
+
+@pytest.mark.parametrize(
+    ("solver", "matrix"), [("gcrodr", "paper"), ("gcrodr", "spd"), ("recycled_cg", "spd")]
+)
 def test_a_stale_space_costs_a_tenth_more_steps_at_most(solver, matrix):
     solver = gcrodr if solver == "gcrodr" else krylov.recycled_cg
     ws, b, operator = (
