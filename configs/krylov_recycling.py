@@ -36,6 +36,7 @@ def get_config(arg=None):
     config.baseline = "gmres"  # the method of whose time the others' are told
     config.methods = (
         "gmres",
+        "gmres, Jacobi",
         "gmres, deflated",
         "bicgstab",
         "cg",
@@ -46,13 +47,17 @@ def get_config(arg=None):
         "pyamg cg",
         "gcrodr",
         "gcrodr, sorted",
+        "gcrodr, sorted, Jacobi",
         "recycled cg",
         "recycled cg, sorted",
     )
     if options.smoke:
         config.num_systems, config.size = 4, 14
         config.families = ("Darcy, released matrix, 3 parameters", "Darcy, symmetric, full field")
-        config.methods = ("gmres", "cg", "scipy splu", "gcrodr, sorted", "recycled cg, sorted")
+        config.methods = (
+            "gmres", "cg", "scipy splu", "gcrodr, sorted", "gcrodr, sorted, Jacobi",
+            "recycled cg, sorted",
+        )  # fmt: skip
     if options.size:
         config.size = options.size
     return config

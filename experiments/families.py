@@ -23,6 +23,8 @@ class Family(NamedTuple):
     apply: Callable[[Any, jax.Array], jax.Array]
     """(parameters of one system, v (n,)) -> A v."""
     assemble: Callable[[Any], sparse.csr_array]
+    diagonal: Callable[[Any], jax.Array]
+    """Of the matrix, (n,)."""
     kind: str = "definite"
     """Or symmetric (indefinite), general: what a solver may rely on."""
 
@@ -160,10 +162,23 @@ def convection_matrix(params: tuple) -> sparse.csr_array:
     return (conservative_matrix(w) + flow).tocsr()
 
 
-CONSERVATIVE = Family("Darcy, symmetric", conservative, conservative_matrix)
-RELEASED = Family("Darcy, released matrix", released, released_matrix, "general")
-HELMHOLTZ = Family("Helmholtz", helmholtz, helmholtz_matrix, "symmetric")
-CONVECTION = Family("convection", convection, convection_matrix, "general")
+def _sum_of_faces(w):
+    return sum(_faces(w)).ravel()
+
+
+CONSERVATIVE = Family("Darcy, symmetric", conservative, conservative_matrix, _sum_of_faces)
+RELEASED = Family(
+    "Darcy, released matrix", released, released_matrix,
+    lambda w: 4 * w[1:-1, 1:-1].ravel(), "general",
+)  # fmt: skip
+HELMHOLTZ = Family(
+    "Helmholtz", helmholtz, helmholtz_matrix,
+    lambda params: 4 - params[1] ** 2 * params[0][1:-1, 1:-1].ravel(), "symmetric",
+)  # fmt: skip
+CONVECTION = Family(
+    "convection", convection, convection_matrix,
+    lambda params: _sum_of_faces(params[0]), "general",
+)  # fmt: skip
 
 
 def _darcy(family: Family, coefficients: Callable) -> Callable[[int, int], Systems]:

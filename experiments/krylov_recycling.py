@@ -60,6 +60,7 @@ from threadpoolctl import ThreadpoolController
 from experiments import harness, plots, records, recycling_report
 from experiments.families import SEQUENCES, Systems
 from subspace_jax import krylov
+from subspace_jax.krylov import precondition
 
 WARM_UP = 10  # seconds; a longer run needs no other before it
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -83,8 +84,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     }  # fmt: skip
 
 
-def alone(solver: str, **options: Any) -> Callable:
-    """One system after another, in one compiled loop."""
+def alone(solver: str, *, scaled: bool = False, **options: Any) -> Callable:
+    """One system after another, in one compiled loop; ``scaled`` by the diagonal, or not."""
 
     def solve(config, systems, operator):
         known = {name: getattr(config, key) for name, key in options.items()}
@@ -92,7 +93,10 @@ def alone(solver: str, **options: Any) -> Callable:
 
         def one(operands):
             params, b = operands
-            x, info = getattr(krylov, solver)(operator(params), b, **limits, **known)
+            M = jacobi(systems, params) if scaled else None
+            x, info = getattr(krylov, solver)(
+                operator(params), b, preconditioner=M, **limits, **known
+            )
             return x, info.num_steps, info.num_matvecs
 
         return lambda params, bs: jax.lax.map(one, (params, bs))
@@ -100,7 +104,9 @@ def alone(solver: str, **options: Any) -> Callable:
     return compiled(solve)
 
 
-def recycled(solver: str, *, is_sorted: bool = False, **options: str) -> Callable:
+def recycled(
+    solver: str, *, is_sorted: bool = False, scaled: bool = False, **options: str
+) -> Callable:
     """The sequence in one scan, as given or sorted."""
 
     def solve(config, systems, operator):
@@ -109,12 +115,20 @@ def recycled(solver: str, *, is_sorted: bool = False, **options: str) -> Callabl
 
         def sequence(params, bs):
             order = krylov.sort_systems(jnp.asarray(systems.features)) if is_sorted else None
-            xs, infos = krylov.solve_sequence(bound, operator, params, bs, order=order)
+            M = partial(jacobi, systems) if scaled else None
+            xs, infos = krylov.solve_sequence(
+                bound, operator, params, bs, order=order, preconditioner=M
+            )
             return xs, infos.num_steps, infos.num_matvecs
 
         return sequence
 
     return compiled(solve)
+
+
+def jacobi(systems: Systems, params: Any) -> Callable:
+    """The preconditioner that divides by the matrix's diagonal."""
+    return precondition.jacobi(systems.family.diagonal(params))
 
 
 def block(config: ConfigDict, systems: Systems, operator: Callable) -> Callable:
@@ -198,6 +212,7 @@ SPACE = {"restart": "restart", "num_recycled": "num_recycled"}
 DIRECTIONS = {"num_recycled": "num_recycled", "num_directions": "num_directions"}
 METHODS = {
     "gmres": (GENERAL, alone("gmres", restart="restart")),
+    "gmres, Jacobi": (GENERAL, alone("gmres", scaled=True, restart="restart")),
     "gmres, deflated": (
         GENERAL, alone("gmres", restart="restart", num_deflated="num_recycled")
     ),
@@ -210,6 +225,9 @@ METHODS = {
     "pyamg cg": (DEFINITE, on_host(multigrid)),
     "gcrodr": (GENERAL, recycled("gcrodr", **SPACE)),
     "gcrodr, sorted": (GENERAL, recycled("gcrodr", is_sorted=True, **SPACE)),
+    "gcrodr, sorted, Jacobi": (
+        GENERAL, recycled("gcrodr", is_sorted=True, scaled=True, **SPACE)
+    ),
     "recycled cg": (DEFINITE, recycled("recycled_cg", **DIRECTIONS)),
     "recycled cg, sorted": (DEFINITE, recycled("recycled_cg", is_sorted=True, **DIRECTIONS)),
 }  # fmt: skip

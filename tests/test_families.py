@@ -22,6 +22,7 @@ def test_the_operators_and_the_matrices_are_the_same_maps(name):
             columns = jax.vmap(partial(apply, jax.tree.map(jnp.asarray, params)))(jnp.eye(49))
             matrix = systems.family.assemble(params)
             np.testing.assert_allclose(columns.T, matrix.toarray(), atol=1e-13)
+            np.testing.assert_allclose(systems.family.diagonal(params), matrix.diagonal())
             asymmetry = abs(matrix - matrix.T).max()
             assert (asymmetry > 1e-3) == (systems.family.kind == "general")
 

@@ -153,6 +153,30 @@ def test_a_system_that_fails_says_so_and_leaves_the_others_alone(systems):
     assert np.all(infos.drift[3:] < 1)
 
 
+def test_every_system_has_a_preconditioner_of_its_own(systems):
+    As, bs = systems
+    scales = jnp.asarray(np.random.default_rng(6).uniform(1, 1e3, (N, bs.shape[1])))
+    solver = partial(SOLVERS["gcrodr"], rtol=1e-9)
+    scaled = {"A": As / scales[:, None], "d": 1 / scales}  # of the columns
+
+    def jacobi(params):
+        return lambda r: r / params["d"]
+
+    def solve(**options):
+        return jax.jit(
+            lambda params: krylov.solve_sequence(
+                solver, lambda params: params["A"], params, bs[0], **options
+            )
+        )(scaled)
+
+    xs, infos = solve(preconditioner=jacobi)
+    plain, without = sequence(As, bs[0])
+    np.testing.assert_array_equal(infos.status, 0)
+    np.testing.assert_allclose(xs / scales, plain, rtol=1e-6, atol=1e-6)
+    assert np.all(np.abs(infos.num_steps - without.num_steps) <= 1)
+    assert solve()[1].num_steps.sum() > 1.2 * infos.num_steps.sum()
+
+
 @pytest.mark.slow
 def test_right_hand_sides_of_one_axis_on_every_leaf_are_shared(systems):
     As, bs = systems

@@ -74,6 +74,7 @@ def solve_sequence(
     *,
     order: Integer[Array, " N"] | Integer[np.ndarray, " N"] | Sequence[int] | None = None,
     num_chains: int = 1,
+    preconditioner: Callable[[PyTree], LinearMap] | None = None,
 ) -> tuple[PyTree, Info]:
     """The solutions of A(params_i) x_i = b_i, each solve recycling the space of the one before.
 
@@ -92,6 +93,8 @@ def solve_sequence(
             Systems that a traced ``order`` leaves out come back as NaN, with a negative status.
         num_chains: chains that run side by side, 1 to N. Over devices: the whole call under
             ``shard_map`` (with ``check_vma=False``), a chain a device; nothing travels.
+        preconditioner: what one entry of ``params`` makes of itself: the solver's
+            ``preconditioner`` for that system. One for all is bound to ``solver``.
 
     Returns:
         ``(xs, infos)``, N along the leading axis, in the order of ``params``.
@@ -108,17 +111,21 @@ def solve_sequence(
     order = _permutation(order, num)
     num_chains = check_count("num_chains", num_chains, 1, num)
 
+    def solve_one(params, b, **options):
+        if preconditioner is not None:
+            options["preconditioner"] = preconditioner(params)
+        return solver(operator(params), b, **options)
+
     def solve(space, index):
         here = jnp.minimum(index, num - 1)
         b = bs if shared else jax.tree.map(lambda leaf: leaf[here], bs)
         b = jax.tree.map(lambda leaf: jnp.where(index < num, leaf, 0), b)
-        A = operator(jax.tree.map(lambda leaf: leaf[here], params))
-        solution, space = solver(A, b, recycle=space)
+        solution, space = solve_one(jax.tree.map(lambda leaf: leaf[here], params), b, recycle=space)
         return space, solution
 
     def cold(index):
-        A = operator(jax.tree.map(lambda leaf: leaf[index], params))
-        return solver(A, bs if shared else jax.tree.map(lambda leaf: leaf[index], bs))[1]
+        b = bs if shared else jax.tree.map(lambda leaf: leaf[index], bs)
+        return solve_one(jax.tree.map(lambda leaf: leaf[index], params), b)[1]
 
     shapes = jax.eval_shape(cold, jnp.int32(0))
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
