@@ -77,7 +77,7 @@ def test_cells_sort_many_systems_nearly_as_well():
     order = jax.jit(partial(krylov.sort_systems, max_greedy=100))(features)
     np.testing.assert_array_equal(np.sort(order), np.arange(3000))
     greedy = length(features, krylov.sort_systems(features))
-    assert length(features, order) < 1.75 * greedy
+    assert length(features, order) < 1.25 * greedy
     assert length(features, chunks_alone(features)) > 2.25 * greedy
 
 
@@ -87,13 +87,19 @@ def test_fields_are_told_apart_by_their_low_frequencies():
     weights = np.random.default_rng(2).uniform(size=(3000, 2))
     fields = np.tensordot(weights, waves, 1).astype("float32")
     order = jax.jit(partial(krylov.sort_systems, max_greedy=100))(fields)
-    assert length(fields, order) < 0.7 * length(fields, chunks_alone(fields.reshape(3000, -1)))
+    assert length(fields, order) < 0.5 * length(fields, chunks_alone(fields.reshape(3000, -1)))
 
 
-def test_the_gray_code_goes_from_cell_to_neighbouring_cell():
-    corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * 7), axis=-1).reshape(-1, 7)
-    path = corners[np.argsort(sequences._gray_rank(jnp.asarray(corners)))]
-    np.testing.assert_array_equal(np.abs(np.diff(path, axis=0)).sum(1), 1)
+@pytest.mark.parametrize("parts", [(2,) * 7, (16, 8, 1, 1, 1, 1, 1), (128, 1, 1, 1, 1, 1, 1)])
+def test_the_order_goes_from_cell_to_neighbouring_cell(parts):
+    """Of a box as long along an axis as it has cells there, the sides of none equal."""
+    sides = np.array(parts) * (1 + 1e-3 * np.arange(7)[::-1])
+    cells = np.stack(np.meshgrid(*map(np.arange, parts)), axis=-1).reshape(-1, 7)
+    at = np.where(sides < 1.5, 0.01, 1) * (cells + 0.5) * sides / parts
+    box = np.concatenate([at, np.zeros((1, 7)), [np.where(sides < 1.5, 0.01, 1) * sides]])
+    rank = np.asarray(sequences._cell_rank(jnp.asarray(box)))[:-2]
+    np.testing.assert_array_equal(np.sort(rank), np.arange(128))
+    np.testing.assert_array_equal(np.abs(np.diff(cells[np.argsort(rank)], axis=0)).sum(1), 1)
 
 
 @pytest.fixture
