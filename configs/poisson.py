@@ -23,6 +23,7 @@ def get_config(arg=None):
     config.maxiter = 10_000
     config.restart = 40  # gmres
     config.degree = 8  # chebyshev
+    config.block = 16  # cells in a row, of the blocks
     config.num_repeats = (
         3  # at most, of solves that take less than 3 s together; the fastest counts
     )
@@ -31,13 +32,20 @@ def get_config(arg=None):
         "minres",
         "bicgstab",
         "gmres",
+        "lsmr",
+        "cgls",
+        "cg, one reduction",
         "cg, jacobi",
+        "cg, blocks",
         "cg, chebyshev",
         "cg, ssor",
         "cg, multigrid",
         "cg, pyamg",
         "flexible, multigrid",
         "gmres, multigrid",
+        "fgmres, multigrid",
+        "minres, multigrid",
+        "bicgstab, multigrid",
         "jax cg",
         "scipy cg",
         "scipy cg, pyamg",

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,16 @@ from subspace_jax.krylov import precondition
 CURVES = ("steps", "matvecs", "residual", "seconds")
 
 
+class Found(NamedTuple):
+    """What a solve leaves."""
+
+    u: np.ndarray
+    steps: int
+    matvecs: int
+    status: str = ""
+    """As the library says it; empty for others'."""
+
+
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Solve with every method to every tolerance; print the table, draw the figure."""
     if list(config.tolerances) != sorted(set(config.tolerances), reverse=True):
@@ -62,7 +72,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
 
 
 def ours(solver: str, preconditioner: str = "") -> Callable:
-    """A method of this library: (config, problem) -> (rtol -> (u, steps, matvecs)), compiled."""
+    """A method of this library: (config, problem) -> (rtol -> `Found`), compiled."""
 
     def build(config, problem):
         M = PRECONDITIONERS[preconditioner](config, problem) if preconditioner else None
@@ -70,7 +80,11 @@ def ours(solver: str, preconditioner: str = "") -> Callable:
 
         @jax.jit
         def solve(operator, M, b, rtol):
-            how = {"direction": M} if solver == "flexible_cg" else {"preconditioner": M}
+            how: dict[str, Any] = {"preconditioner": M}
+            if solver == "flexible_cg":
+                how = {"direction": M}
+            if solver in ("lsmr", "cgls"):
+                how = {"AT": operator}
             how |= {"restart": config.restart} if "gmres" in solver else {}
             how |= {"rtol": rtol, "maxiter": config.maxiter}  # traced: one program for all
             return getattr(krylov, solver)(operator, b, **how)
@@ -79,7 +93,8 @@ def ours(solver: str, preconditioner: str = "") -> Callable:
 
         def call(rtol):
             u, info = jax.block_until_ready(compiled(problem.operator, M, b, rtol))
-            return np.asarray(u), int(info.num_steps), int(info.num_matvecs)
+            status = krylov.Status(int(info.status)).name
+            return Found(np.asarray(u), int(info.num_steps), int(info.num_matvecs), status)
 
         return call
 
@@ -112,7 +127,7 @@ def jax_cg(config: ConfigDict, problem: Problem) -> Callable:
 
     def call(rtol):
         u = jax.block_until_ready(compiled(problem.operator, b, rtol))
-        return np.asarray(u), totals[rtol] - 1, totals[rtol]
+        return Found(np.asarray(u), totals[rtol] - 1, totals[rtol])
 
     return call
 
@@ -120,7 +135,7 @@ def jax_cg(config: ConfigDict, problem: Problem) -> Callable:
 def scipy_cg(config: ConfigDict, problem: Problem, *, multilevel: bool = False) -> Callable:
     """scipy's, on the stored matrix; with one BLAS thread, as more wait for each other."""
     blas = ThreadpoolController()
-    M = hierarchy(problem).aspreconditioner() if multilevel else None
+    M = hierarchy(problem.matrix).aspreconditioner() if multilevel else None
     b = np.ones(problem.matrix.shape[0])
 
     def call(rtol):
@@ -130,18 +145,20 @@ def scipy_cg(config: ConfigDict, problem: Problem, *, multilevel: bool = False) 
             x, _ = scipy_linalg.cg(problem.matrix, b, rtol=rtol, **options)
         u = np.zeros(problem.inside.shape)
         u[problem.inside] = x
-        return u, len(steps), len(steps)
+        return Found(u, len(steps), len(steps))
 
     return call
 
 
-def hierarchy(problem: Problem, *, everywhere: bool = False) -> Any:
-    """Smoothed aggregation by pyamg, of the cells inside or of the whole grid."""
-    matrix = problem.matrix
-    if everywhere:  # cells outside are coupled to none
-        select = sparse.eye_array(problem.inside.size).tocsr()[problem.inside.ravel()]
-        outside = sparse.diags_array((~problem.inside).ravel() * matrix.diagonal().mean())
-        matrix = select.T @ matrix @ select + outside
+def everywhere(problem: Problem) -> sparse.csr_matrix:
+    """The matrix on the whole grid: cells outside are coupled to none."""
+    select = sparse.eye_array(problem.inside.size).tocsr()[problem.inside.ravel()]
+    outside = sparse.diags_array((~problem.inside).ravel() * problem.matrix.diagonal().mean())
+    return sparse.csr_matrix(select.T @ problem.matrix @ select + outside)
+
+
+def hierarchy(matrix: Any) -> Any:
+    """Smoothed aggregation by pyamg."""
     return smoothed_aggregation_solver(sparse.csr_matrix(matrix))
 
 
@@ -161,8 +178,26 @@ def chebyshev(config: ConfigDict, problem: Problem) -> Callable:
 
 
 def pyamg(config: ConfigDict, problem: Problem) -> Callable:
-    cycle = precondition.pyamg(hierarchy(problem, everywhere=True))
-    return Partial(_on_grid, cycle)
+    return Partial(_on_grid, precondition.pyamg(hierarchy(everywhere(problem))))
+
+
+def block_jacobi(config: ConfigDict, problem: Problem) -> Callable:
+    """The inverses of the blocks of so many cells in a row."""
+    matrix, k = everywhere(problem), config.block
+    if problem.inside.shape[-1] % k:
+        raise ValueError(f"block must divide {problem.inside.shape[-1]} cells, got {k}")
+    bands = sum(
+        np.eye(k, k=d) * _diagonal(matrix, d).reshape(-1, k)[:, :, None] for d in (-1, 0, 1)
+    )
+    blocks = jnp.asarray(bands, config.dtype)
+    return Partial(_on_grid, precondition.block_jacobi(blocks))
+
+
+def _diagonal(matrix: Any, offset: int) -> np.ndarray:
+    """The entries (i, i + offset) for every row i; zero where there is none."""
+    entries = matrix.diagonal(offset)
+    short = len(matrix.indptr) - 1 - len(entries)
+    return np.pad(entries, (short, 0) if offset < 0 else (0, short))
 
 
 def _on_grid(cycle, r):
@@ -171,6 +206,7 @@ def _on_grid(cycle, r):
 
 PRECONDITIONERS = {
     "jacobi": jitted(lambda A: precondition.jacobi(A.diagonal)),
+    "blocks": block_jacobi,
     "chebyshev": chebyshev,
     "ssor": jitted(lambda A: precondition.ssor(A)),
     "multigrid": jitted(lambda A: precondition.multigrid(A)),
@@ -181,13 +217,20 @@ METHODS = {
     "minres": ours("minres"),
     "bicgstab": ours("bicgstab"),
     "gmres": ours("gmres"),
+    "lsmr": ours("lsmr"),
+    "cgls": ours("cgls"),
+    "cg, one reduction": ours("single_reduction_cg"),
     "cg, jacobi": ours("cg", "jacobi"),
+    "cg, blocks": ours("cg", "blocks"),
     "cg, chebyshev": ours("cg", "chebyshev"),
     "cg, ssor": ours("cg", "ssor"),
     "cg, multigrid": ours("cg", "multigrid"),
     "cg, pyamg": ours("cg", "pyamg"),
     "flexible, multigrid": ours("flexible_cg", "multigrid"),
     "gmres, multigrid": ours("gmres", "multigrid"),
+    "fgmres, multigrid": ours("fgmres", "multigrid"),
+    "minres, multigrid": ours("minres", "multigrid"),
+    "bicgstab, multigrid": ours("bicgstab", "multigrid"),
     "jax cg": jax_cg,
     "scipy cg": scipy_cg,
     "scipy cg, pyamg": partial(scipy_cg, multilevel=True),
@@ -206,23 +249,25 @@ def solve_all(config: ConfigDict, workdir: Path, problem: Problem) -> tuple[list
         lambda r: {name: r[name][-1] for name in ("steps", "matvecs", "residual", "seconds")},
     )
     best = min(solved, key=lambda r: (r["residual"][-1], r["method"]))
-    return solved, METHODS[best["method"]](config, problem)(config.tolerances[-1])[0]
+    return solved, METHODS[best["method"]](config, problem)(config.tolerances[-1]).u
 
 
 def solve(config: ConfigDict, problem: Problem, method: str) -> dict[str, Any]:
     """One method to every tolerance, up to the first that it misses."""
-    record = {"method": method, "steps": [], "matvecs": [], "residual": [], "seconds": []}
+    record: dict[str, Any] = {"method": method} | {name: [] for name in CURVES}
     start = time.perf_counter()
     call = METHODS[method](config, problem)
     built = time.perf_counter()
     for rtol in config.tolerances:
-        (u, steps, matvecs), seconds = timed(call, rtol)
-        residual, all_seconds = problem.residual(u), [seconds]
+        found, seconds = timed(call, rtol)
+        residual, all_seconds = problem.residual(found.u), [seconds]
         missed = residual > 1.01 * rtol
         while not missed and len(all_seconds) < config.num_repeats and sum(all_seconds) < 3:
             all_seconds.append(timed(call, rtol)[1])
-        for name, value in zip(CURVES, (steps, matvecs, residual, min(all_seconds)), strict=True):
+        values = (found.steps, found.matvecs, residual, min(all_seconds))
+        for name, value in zip(CURVES, values, strict=True):
             record[name].append(value)
+        record["status"] = found.status
         if missed:
             break
     return record | {"compile": built - start, "spent": time.perf_counter() - built}
@@ -246,6 +291,7 @@ def summarize(config: ConfigDict, problem: Problem, solved: list, solution: np.n
         "largest": float(solution.max()),
         "curves": {r["method"]: {k: r[k] for k in CURVES} for r in solved},
         "missed": {r["method"]: r["residual"][-1] for r in solved if r["method"] not in ends},
+        "status": {r["method"]: r["status"] for r in solved if r["status"]},
     }
     return results | {"summary": headline(config, results)}
 
@@ -274,13 +320,16 @@ def table(config: ConfigDict, results: dict) -> str:
     ]
     for name, curve in results["curves"].items():
         steps, matvecs, residual, seconds = (curve[k][-1] for k in CURVES)
-        note = "  missed" if name in results["missed"] else ""
+        status = results["status"].get(name, "")
+        note = f"  missed: {status}".rstrip(": ") if name in results["missed"] else ""
         lines.append(f"{name:<20} {steps:7,} {matvecs:8,} {seconds:9.4f} {residual:14.1e}{note}")
     return "\n".join(lines)
 
 
 COLOURS = {
     "": plots.BLUE,
+    "one reduction": plots.SKY,
+    "blocks": plots.GREY,
     "jacobi": plots.ORANGE,
     "chebyshev": plots.PURPLE,
     "ssor": plots.VERMILION,
@@ -293,6 +342,9 @@ LOOKS = {
     "bicgstab": ("-", "^"),
     "gmres": ("-", "v"),
     "flexible": ("-", "D"),
+    "fgmres": ("-", "<"),
+    "lsmr": ("-", "*"),
+    "cgls": ("-", "1"),
     "jax cg": (":", "x"),
     "scipy cg": ("--", "+"),
 }

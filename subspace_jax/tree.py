@@ -16,11 +16,20 @@ def size(x: PyTree) -> int:
 def vdot(x: PyTree, y: PyTree) -> Inexact[Array, ""]:
     """The inner product <x, y>, conjugate-linear in ``x``, at the highest matmul precision.
 
+    A sum of half-precision products is float32: in float16 it would overflow above 65504.
+
     Raises:
         ValueError: the two trees differ in structure or in the shape of a leaf.
     """
     check_same_shapes("x", x, "y", y)
-    products = jax.tree.map(lambda a, b: jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST), x, y)
+
+    def product(a, b):
+        dtype = jnp.result_type(a, b)
+        if jnp.issubdtype(dtype, jnp.floating):
+            dtype = jnp.promote_types(dtype, jnp.float32)
+        return jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=dtype)
+
+    products = jax.tree.map(product, x, y)
     return jnp.asarray(jax.tree.reduce(jnp.add, products, 0.0))
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import sparse
 
 from subspace_jax import krylov
 from tests.problems import ALL, LEAST_SQUARES, SQUARE, call, problem
@@ -41,6 +42,17 @@ WRONG = {
         lambda v: v, {"a": 1j * b, "b": b}
     ),
     "b must be all real or all complex floating point, got no leaves": lambda f: f(lambda v: v, ()),
+    "A is a matrix: the right-hand side must be one array, got a pytree of 3 leaves, list": (
+        lambda f: f(A, [1.0, 2.0, 3.0])
+    ),
+    "csr_array multiplies on the host only: convert it": lambda f: f(sparse.csr_array(A), b),
+    "maxiter must be an integer of at least 0, got inf": lambda f: f(A, b, maxiter=np.inf),
+    "maxiter must be a number known at trace time": lambda f: jax.vmap(
+        lambda m: f(A, b, maxiter=m)
+    )(jnp.arange(3)),
+    "rtol must be a real number, got 'tight'": lambda f: f(A, b, rtol="tight"),
+    "atol must be a real number, got 1j": lambda f: f(A, b, atol=1j),
+    "rtol must be a real number, got array([0., 0.])": lambda f: f(A, b, rtol=np.zeros(2)),
 }
 
 
@@ -55,7 +67,13 @@ def test_mistakes_are_named_at_trace_time(name, message):
 WRONG_LEAST_SQUARES = {
     "A has shape (4, 2), the right-hand side (3,)": lambda f: f(jnp.ones((4, 2)), b),
     "a callable A needs its adjoint AT=, or x0 to name its domain": lambda f: f(lambda v: v, b),
-    "damp must be a non-negative number": lambda f: f(A, b, damp=-1.0),
+    "damp must not be negative, got -1.0": lambda f: f(A, b, damp=-1.0),
+    "damp must be a real number, got 1j": lambda f: f(A, b, damp=1j),
+    "damp must be a number known at trace time": lambda f: jax.vmap(
+        lambda damp: f(A, b, damp=damp)
+    )(jnp.ones(3)),
+    "A is a matrix: the right-hand side must be one array": lambda f: f(A, [1.0, 2.0, 3.0]),
+    "csr_array multiplies on the host only: convert it": lambda f: f(sparse.csr_array(A), b),
     "x0 has shape (2,), A's domain has shape (3,)": lambda f: f(A, b, jnp.ones(2)),
     "A's result has shape (2,), b has shape (3,)": lambda f: f(lambda v: v[:2], b, b),
     "AT's result has shape (2,), A's domain has shape (3,)": lambda f: f(A, b, AT=lambda v: v[:2]),
@@ -87,6 +105,13 @@ OWN = {
         jnp.ones((5, 4)), jnp.ones((5, 2))
     ),
     "B needs at least one column": lambda: krylov.block_cg(A, jnp.ones((3, 0))),
+    "preconditioner has shape (2, 2), the right-hand side (3,)": lambda: krylov.block_cg(
+        A, jnp.ones((3, 2)), preconditioner=jnp.eye(2)
+    ),
+    "direction must be a function of a residual, got None": lambda: krylov.flexible_cg(
+        A, b, direction=None
+    ),
+    "solve must be a solver (A, r) -> Solution, got 3": lambda: krylov.refine(3, A, b),
     "refine needs b in float64 or complex128": lambda: krylov.refine(krylov.cg, A, b),
 }
 
@@ -100,7 +125,7 @@ def test_mistakes_of_single_solvers(message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
-def test_numpy_and_lists_are_taken_as_arrays(name):
+def test_numpy_arrays_are_taken(name):
     p = problem(name, n=5, dtype="float32", condition=3)
     found = call(name, np.asarray(p.A), np.asarray(p.b), rtol=1e-4).value
     np.testing.assert_allclose(found, p.x, atol=1e-2)

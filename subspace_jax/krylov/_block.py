@@ -77,6 +77,8 @@ def block_cg(
         raise ValueError("B needs at least one column")
     column = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[:-1], leaf.dtype), B)
     check_matrix("A", A, column)
+    if preconditioner is not None:
+        check_matrix("preconditioner", preconditioner, column)
     if maxiter is None and rtol is not None:
         maxiter = min(10 * tree.size(B) // width, 10_000)
     options = Options(

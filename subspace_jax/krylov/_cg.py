@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
-from subspace_jax.krylov._arithmetic import sqrt
+from subspace_jax.krylov._arithmetic import divide, sqrt
 from subspace_jax.krylov._iterate import RUNNING, Method, System
 from subspace_jax.krylov._lanes import hold
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance
@@ -84,6 +84,8 @@ class _State(NamedTuple):
     """Of A along p."""
     norm: Any
     """Of r; None without a preconditioner, where rz is its square."""
+    least: Any
+    """The rz that is rounding, in runs of a fixed number of steps; no norm needed for that."""
     kept: Any = None
     """What `recycled_cg` collects on the way."""
 
@@ -118,15 +120,16 @@ def method(
     def begin(x, r, norm):
         z, rz, _ = (None, norm**2, None) if system.precondition is None else precondition(r)
         p, beta = jax.tree.map(jnp.zeros_like, (r, rz))
+        least = None if isinstance(system.floor, float) else divide(system.floor, norm) ** 2 * rz
         norm = None if system.precondition is None else norm
-        return _State(x, r, z, p, rz, beta, jnp.ones_like(rz), norm, kept)
+        return _State(x, r, z, p, rz, beta, jnp.ones_like(rz), norm, least, kept)
 
     def step(s, on):
         p = hold(on, tree.axpy(s.beta, s.p, s.r if s.z is None else s.z), s.p)
         q = system.apply(p)
         curvature = system.inner(p, q).real
         # What is rounding may lie where a singular A has next to no curvature: no step along it.
-        above = s.rz > system.floor**2 if s.norm is None else s.norm > system.floor
+        above = s.rz > (0 if s.least is None else s.least)
         moves = (curvature > 0) & above
         alpha = jnp.where(moves, s.rz, 0) / jnp.where(moves, curvature, 1)
         x = hold(on, tree.axpy(alpha, p, s.x), s.x)
@@ -134,6 +137,6 @@ def method(
         z, rz, norm = precondition(r)
         beta = jnp.where(s.rz > 0, rz, 0) / jnp.where(s.rz > 0, s.rz, 1)
         kept = keep(s.kept, p, q, curvature, on)
-        return _State(x, r, z, p, rz, beta, curvature, norm, kept)
+        return _State(x, r, z, p, rz, beta, curvature, norm, s.least, kept)
 
     return Method(begin, step)

@@ -164,7 +164,7 @@ def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
 
         def advance(state, _):
             state = method.step(state, True)
-            return state, state.error
+            return state, state.error if limits.history else None
 
         state, errors = jax.lax.scan(advance, state, None, length=count)
         x = method.finish(state)
@@ -175,13 +175,14 @@ def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
     num_cycles, rest = divmod(limits.maxiter, period)
     carry = (outer.x, outer.r, outer.norm)
     carry, errors = jax.lax.scan(lambda c, _: steps(c, period), carry, None, length=num_cycles)
-    (x, _, norm), last = steps(carry, rest) if rest else (carry, errors[:0])
-    errors = jnp.concatenate([errors.ravel(), last.ravel()])
+    (x, _, norm), last = steps(carry, rest) if rest else (carry, None)
     status = jnp.where(jnp.all(jnp.isfinite(norm)), int(Status.CONVERGED), int(Status.NONFINITE))
     num_cycles += bool(rest)
     matvecs = outer.num_matvecs + method.matvecs * limits.maxiter
     matvecs += num_cycles * (1 + method.begin_matvecs) - system.error_matvecs
-    history = errors if limits.history else None
+    history = None
+    if limits.history:
+        history = errors.ravel() if last is None else jnp.append(errors, last)
     info = Info(status.astype(jnp.int32), jnp.int32(limits.maxiter), matvecs, norm, history)
     return Solution(x, info)
 

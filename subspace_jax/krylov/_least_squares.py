@@ -35,8 +35,9 @@ def least_squares(method, A, b, x0, damp, options: Options) -> Solution:
     """The x of least ||A x - b||^2 + damp^2 ||x||^2, differentiable in b and what A closes over."""
     b = operands.vector("b", b)
     x0 = None if x0 is None else operands.vector("x0", x0)
-    if isinstance(damp, Tracer) or not damp >= 0:
-        raise ValueError(f"damp must be a non-negative number known at trace time, got {damp}")
+    operands.check_number("damp", damp)
+    if isinstance(damp, Tracer):
+        raise ValueError(f"damp must be a number known at trace time, got {damp}")
     maps, domain = _operators(A, options.AT, b, x0)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), domain)
     limits = operands.check_limits(options, tree.size(zeros))
@@ -69,6 +70,7 @@ def _operators(A, AT, b, x0) -> tuple[_Maps, PyTree]:
     apply = operands.linear_map("A", A)
     back = None if AT is None else operands.linear_map("AT", AT)
     if hasattr(A, "shape"):
+        operands.check_one_array("A", b)
         if len(A.shape) != 2 or jnp.shape(b) != A.shape[:1]:
             raise ValueError(f"A has shape {A.shape}, the right-hand side {jnp.shape(b)}")
         domain = jax.ShapeDtypeStruct(A.shape[1:], b.dtype)
@@ -114,12 +116,16 @@ def _run(method, maps: _Maps, b, zero, x0, rtol, atol, limits, inner_product) ->
     x0 = None if x0 is None else times(a, x0)
     norm = norm_of(inner)
     norm_b, norm_normal = norm(b), norm(normal_b)
-    weight = jnp.where(norm_normal > 0, norm_b, 1) / jnp.where(norm_normal > 0, norm_normal, 1)
+    rtol_or_zero = jnp.asarray(0.0 if rtol is None else rtol, norm_b.dtype)
+    tolerance = jnp.maximum(rtol_or_zero * norm_b, atol / scale)
+    # ||A^H r|| weighs so much that it meets the tolerance at rtol ||A^H b||, whatever atol is.
+    least = jnp.maximum(rtol_or_zero, jnp.finfo(norm_b.dtype).eps)
+    weight = jnp.maximum(norm_b, atol / scale / least) / jnp.where(norm_normal > 0, norm_normal, 1)
+    weight = jnp.where(norm_normal > 0, weight, 1)
 
     def error(r, size):
         return jnp.minimum(size, norm(maps.adjoint(r)) * weight)
 
-    tolerance = jnp.maximum((0.0 if rtol is None else rtol) * norm_b, atol / scale)
     system = System(
         maps.apply, None, inner, norm, b, x0, tolerance.astype(norm_b.dtype), error, 1, zero
     )

@@ -43,10 +43,13 @@ def lsmr(
         AT: the adjoint v -> A^H v; by JAX's transpose if None.
         damp: Tikhonov regularisation, >= 0; static.
         rtol: stop when the true residual r = b - A x has ||r|| <= max(rtol ||b||, atol), or when
-            ||A^H r - damp^2 x|| <= rtol ||A^H b||. None: exactly ``maxiter`` steps, see `cg`.
+            ||A^H r - damp^2 x|| <= rtol ||A^H b||; with ``damp`` the first test is that of the
+            stacked residual (r, -damp x). None: exactly ``maxiter`` steps, see `cg`.
         atol: see ``rtol``.
         maxiter: most steps; None means min(10 n, 10000).
-        history: record in ``info.history`` the lesser of ||r|| and ||A^H r|| ||b|| / ||A^H b||.
+        history: record in ``info.history`` the lesser of ||r|| and ||A^H r|| ||b|| / ||A^H b||,
+            both as stacked with ``damp``; the second times atol / (rtol ||b||) where that is
+            above one, so that either meets the tolerance when its test holds.
         check_every: see `cg`.
         adjoint_rtol: ``rtol`` of the solves for derivatives; None: the same.
         inner_product: see `cg`; used in the domain and in the range.

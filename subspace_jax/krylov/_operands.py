@@ -81,10 +81,25 @@ def check_matrix(name: str, A: LinearMap, like: PyTree) -> None:
         ValueError: names the shape, or both shapes.
     """
     shape = getattr(A, "shape", None)
+    if shape is not None:
+        check_one_array(name, like)
     if shape is not None and (len(shape) != 2 or shape[0] != shape[1]):
         raise ValueError(f"{name} must be a square matrix, got shape {shape}")
     if shape is not None and jnp.shape(like) != tuple(shape[1:]):
         raise ValueError(f"{name} has shape {shape}, the right-hand side {jnp.shape(like)}")
+
+
+def check_one_array(name: str, like: PyTree) -> None:
+    """Return if the vector is an array, as a matrix needs it; else raise.
+
+    Raises:
+        ValueError: it is another pytree, such as a list of numbers.
+    """
+    if not hasattr(like, "shape"):
+        raise ValueError(
+            f"{name} is a matrix: the right-hand side must be one array, got a pytree of "
+            f"{len(jax.tree.leaves(like))} leaves, {type(like).__name__}"
+        )
 
 
 def traced_once(
@@ -136,8 +151,8 @@ def check_limits(options: Options, dimension: int) -> Limits:
     """
     for name in ("rtol", "atol", "adjoint_rtol"):
         value = getattr(options, name)
-        if value is not None and not isinstance(value, Tracer) and not value >= 0:
-            raise ValueError(f"{name} must not be negative, got {value}")
+        if value is not None:
+            check_number(name, value)
     maxiter = options.maxiter
     if maxiter is None:
         if options.rtol is None:
@@ -147,13 +162,32 @@ def check_limits(options: Options, dimension: int) -> Limits:
     return Limits(maxiter, options.history, check_count("check_every", options.check_every, 1))
 
 
+def check_number(name: str, value: Tolerance) -> None:
+    """Return if the value is a real scalar, and not negative where that is known; else raise.
+
+    Raises:
+        ValueError: names the value.
+    """
+    kind = np.result_type(value).kind if isinstance(value, Tracer) else np.asarray(value).dtype.kind
+    if np.shape(value) != () or kind not in "fiu":
+        raise ValueError(f"{name} must be a real number, got {value!r}")
+    if not isinstance(value, Tracer) and not value >= 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+
+
 def check_count(name: str, value: int, least: int, most: int | None = None) -> int:
     """The value as an int.
 
     Raises:
-        ValueError: it is no integer, or below ``least``, or above ``most``.
+        ValueError: it is no integer known at trace time, or below ``least``, or above ``most``.
     """
-    if value != int(value) or value < least:
+    if isinstance(value, Tracer):
+        raise ValueError(f"{name} must be a number known at trace time, got {value}")
+    try:
+        whole = value == int(value)
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value}")
     if most is not None and value > most:
         raise ValueError(f"{name} must be at most {most} here, got {value}")

@@ -11,7 +11,7 @@ from subspace_jax import tree
 from subspace_jax.krylov import _problem as problem
 from subspace_jax.krylov._arithmetic import norm_of, times
 from subspace_jax.krylov._iterate import RUNNING
-from subspace_jax.krylov._operands import Options, Tolerance, check_count, vector
+from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance, check_count, vector
 from subspace_jax.krylov._solution import Info, Solution, Status
 from subspace_jax.linalg.operators import as_callable
 from subspace_jax.typing import LinearMap, PyTree
@@ -30,6 +30,7 @@ def refine(
     max_refinements: int = 20,
     AT: LinearMap | None = None,
     adjoint_rtol: Tolerance | None = None,
+    inner_product: InnerProduct = None,
 ) -> Solution:
     """The float64 solution of A x = b by a solver that works in float32.
 
@@ -47,6 +48,7 @@ def refine(
         max_refinements: most rounds.
         AT: see `gmres`.
         adjoint_rtol: see `cg`.
+        inner_product: see `cg`; of float64 vectors. That of ``solve`` is bound to it.
 
     Returns:
         See `cg`. ``num_steps`` and ``num_matvecs`` are sums over the rounds. A round that gains
@@ -54,10 +56,13 @@ def refine(
         else ``STAGNATION``. Derivatives are refined solves too.
 
     Raises:
-        ValueError: ``b`` in single precision, ``max_refinements`` < 0; otherwise as in `gmres`.
+        ValueError: ``solve`` is no callable, ``b`` in single precision, ``max_refinements`` < 0;
+            otherwise as in `gmres`.
 
     Reference: Wilkinson (1963); Carson & Higham (2018).
     """
+    if not callable(solve):
+        raise ValueError(f"solve must be a solver (A, r) -> Solution, got {solve!r}")
     b = vector("b", b)
     dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(b)}
     if not dtypes <= set(_LOW):
@@ -67,7 +72,10 @@ def refine(
     if rtol is None:
         raise ValueError("refine stops at a tolerance: rtol must not be None")
     max_refinements = check_count("max_refinements", max_refinements, 0)
-    options = Options(_single(A), rtol, atol, max_refinements, AT=AT, adjoint_rtol=adjoint_rtol)
+    options = Options(
+        _single(A), rtol, atol, max_refinements,
+        AT=AT, adjoint_rtol=adjoint_rtol, inner_product=inner_product,
+    )  # fmt: skip
     return problem.solve(solve, A, b, x0, options, hermitian=False, name="A", run=_run,
         adjoint_preconditioner=None if AT is None else _single(AT),
     )  # fmt: skip
@@ -91,9 +99,8 @@ class _Round(NamedTuple):
 
 
 def _run(solve, apply, single, b, x0, rtol, atol, limits, inner_product) -> Solution:
-    del inner_product
-    norm = norm_of(tree.vdot)
-    scale, zero = problem.power_of_two(b, None)
+    norm = norm_of(inner_product or tree.vdot)
+    scale, zero = problem.power_of_two(b, inner_product)
     b = times(1 / scale, b)
     tolerance = jnp.maximum(rtol * norm(b), atol / scale)
 

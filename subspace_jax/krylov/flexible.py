@@ -63,6 +63,8 @@ def flexible_cg(
     Reference: Notay (2000); Kaneda et al. (2023), algorithm 1.
     """
     num_conjugate = check_count("num_conjugate", num_conjugate, 0)
+    if not callable(direction):
+        raise ValueError(f"direction must be a function of a residual, got {direction!r}")
     options = Options(
         direction, rtol, atol, maxiter, history, check_every, AT, adjoint_rtol, inner_product
     )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import core, lax
+from jax.experimental.sparse import BCOO
 
 from subspace_jax.typing import Array, Inexact
 
@@ -116,7 +117,7 @@ def _coordinates(matrix: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple
     if hasattr(matrix, "tocoo"):
         coo = matrix.tocoo()
         rows, columns, values = coo.row, coo.col, coo.data
-    elif hasattr(matrix, "indices") and getattr(matrix, "n_batch", 1) == 0:
+    elif isinstance(matrix, BCOO) and matrix.n_batch == matrix.n_dense == 0:
         rows, columns = np.asarray(matrix.indices).T
         values = np.asarray(matrix.data)
     else:

@@ -56,12 +56,18 @@ def as_callable(A: LinearMap) -> Callable[[PyTree], PyTree]:
     Callables come back as they are; arrays multiply at full precision.
 
     Raises:
-        ValueError: ``A`` is neither callable nor has ``@``.
+        ValueError: ``A`` is neither callable nor has ``@``, or is scipy's, which multiplies no
+            traced vector.
     """
     if callable(A):
         return A
     if isinstance(A, jax.Array | np.ndarray):
         return Partial(matmul, jnp.asarray(A))
+    if hasattr(A, "tocoo"):
+        raise ValueError(
+            f"{type(A).__name__} multiplies on the host only: convert it by linalg.operators.ell "
+            "or dia, or by BCOO.from_scipy_sparse"
+        )
     if hasattr(A, "__matmul__"):
         return Partial(_at, A)
     raise ValueError(f"a linear map must be callable or have @, got {type(A).__name__}")
