@@ -65,6 +65,18 @@ def problem(name, n=40, dtype="float64", condition=100.0, seed=0):
     return Problem(jnp.asarray(A), jnp.asarray(b), x if np.iscomplexobj(A) else x.real)
 
 
+def of_condition(name, condition, n=100, seed=0, dtype="float32"):
+    """A system of eigenvalues from 1 to ``condition`` in size; not normal for general solvers."""
+    rng = np.random.default_rng(seed)
+    values = np.geomspace(1, condition, n)
+    if name == "minres":
+        values = values * np.where(rng.random(n) < 0.4, -1, 1)
+    U = unitary(rng, n, "float64")
+    T = np.diag(values) + (name in GENERAL) * 0.5 * np.triu(rng.normal(size=(n, n)), 1) / n
+    b = rng.normal(size=(n, 3) if name == "block_cg" else n)
+    return (U @ T @ U.T).astype(dtype), b.astype(dtype)
+
+
 def call(name, A, b, x0=None, **options):
     """The solver of this name; the flexible one along residuals."""
     if name == "flexible_cg":

@@ -58,7 +58,9 @@ WRONG = {
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("message", WRONG)
-@pytest.mark.parametrize("name", ["cg", "minres", "gmres", "fgmres", "bicgstab"])
+@pytest.mark.parametrize(
+    "name", ["cg", "minres", "gmres", "fgmres", "bicgstab", "single_reduction_cg"]
+)
 def test_mistakes_are_named_at_trace_time(name, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         jax.eval_shape(lambda: WRONG[message](getattr(krylov, name)))

@@ -15,6 +15,7 @@ from tests.problems import (
     SQUARE,
     call,
     each,
+    of_condition,
     problem,
     relative_residual,
     status,
@@ -106,18 +107,6 @@ def test_an_indefinite_preconditioner_is_named():
     for name in ("cg", "minres"):
         solution = call(name, p.A, p.b, preconditioner=lambda r: -r)
         assert status(solution) == Status.PRECONDITIONER_BREAKDOWN
-
-
-def of_condition(name, condition, n=100):
-    """A float32 system for the solver: eigenvalues up to ``condition``; not normal for general."""
-    rng = np.random.default_rng(0)
-    values = np.geomspace(1, condition, n)
-    if name == "minres":
-        values = values * np.where(rng.random(n) < 0.4, -1, 1)
-    U = unitary(rng, n, "float64")
-    T = np.diag(values) + (name in GENERAL) * 0.5 * np.triu(rng.normal(size=(n, n)), 1) / n
-    b = rng.normal(size=(n, 3) if name == "block_cg" else n)
-    return (U @ T @ U.T).astype("float32"), b.astype("float32")
 
 
 UNATTAINABLE = [

@@ -64,6 +64,14 @@ def sparse_pattern(m, n):
     return sp.random(m, n, 0.3, rng=np.random.default_rng(3))
 
 
+def sines(params):
+    return jnp.sin(random((6, 4), seed=5) @ params)
+
+
+def quartic(y):
+    return jnp.sum(y**2) ** 2 + jnp.sum(jnp.cos(y[:-1] * y[1:]))
+
+
 OPERATORS = {
     "laplacian": lambda: (operators.laplacian, jnp.zeros((5, 4))),
     "complex laplacian": lambda: (operators.laplacian, jnp.zeros((5, 4), complex)),
@@ -81,6 +89,22 @@ OPERATORS = {
         jnp.zeros(4, complex),
     ),
     "dia": lambda: (operators.dia(sparse_pattern(9, 9)), jnp.zeros(9)),
+    "complex dia": lambda: (
+        operators.dia(sparse_pattern(9, 9) * (1 + 2j) + 1j * sp.eye(9)),
+        jnp.zeros(9, complex),
+    ),
+    "laplacian in space": lambda: (operators.laplacian, jnp.zeros((3, 4, 2))),
+    "diffusion in space": lambda: (
+        operators.diffusion(coefficient((3, 4, 2)), mask=disc((3, 4, 2))),
+        jnp.zeros((3, 4, 2)),
+    ),
+    "convection in space": lambda: (
+        operators.convection_diffusion(coefficient((3, 4, 2)), (3.0, -2.0, 1.0)),
+        jnp.zeros((3, 4, 2)),
+    ),
+    "normal": lambda: (operators.normal(random((5, 4), complex), shift=0.3), jnp.zeros(4, complex)),
+    "hvp": lambda: (operators.hvp(quartic, random((4,), seed=4)), jnp.zeros(4)),
+    "ggn": lambda: (operators.ggn(sines, quartic, random((4,), seed=4)), jnp.zeros(4)),
     "shifted": lambda: (operators.shifted(random((4, 4), complex), 2j), jnp.zeros(4, complex)),
     "kernel": lambda: (operators.kernel(asymmetric, random((7, 2)), chunk=3), jnp.zeros(7)),
     "adjoint": lambda: (
