@@ -164,7 +164,7 @@ def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
 
         def advance(state, _):
             state = method.step(state, True)
-            return state, state.error if limits.history else None
+            return state, (state.error,) if limits.history else ()
 
         state, errors = jax.lax.scan(advance, state, None, length=count)
         x = method.finish(state)
@@ -175,14 +175,14 @@ def iterate_fixed(system: System, method: Method, limits: Limits) -> Solution:
     num_cycles, rest = divmod(limits.maxiter, period)
     carry = (outer.x, outer.r, outer.norm)
     carry, errors = jax.lax.scan(lambda c, _: steps(c, period), carry, None, length=num_cycles)
-    (x, _, norm), last = steps(carry, rest) if rest else (carry, None)
+    (x, _, norm), last = steps(carry, rest) if rest else (carry, ())
     status = jnp.where(jnp.all(jnp.isfinite(norm)), int(Status.CONVERGED), int(Status.NONFINITE))
     num_cycles += bool(rest)
     matvecs = outer.num_matvecs + method.matvecs * limits.maxiter
     matvecs += num_cycles * (1 + method.begin_matvecs) - system.error_matvecs
     history = None
     if limits.history:
-        history = errors.ravel() if last is None else jnp.append(errors, last)
+        history = jnp.concatenate([part.ravel() for part in (*errors, *last)])
     info = Info(status.astype(jnp.int32), jnp.int32(limits.maxiter), matvecs, norm, history)
     return Solution(x, info)
 
