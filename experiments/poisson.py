@@ -83,10 +83,11 @@ def ours(solver: str, preconditioner: str = "") -> Callable:
             how: dict[str, Any] = {"preconditioner": M}
             if solver == "flexible_cg":
                 how = {"direction": M}
-            if solver in ("lsmr", "cgls"):
-                how = {"AT": operator}
             how |= {"restart": config.restart} if "gmres" in solver else {}
             how |= {"rtol": rtol, "maxiter": config.maxiter}  # traced: one program for all
+            if solver in ("lsmr", "cgls"):  # these would stop at A^H r: what counts here is r
+                size = jnp.linalg.norm(b.ravel())
+                how = {"AT": operator, "rtol": 0.0, "atol": rtol * size, "maxiter": config.maxiter}
             return getattr(krylov, solver)(operator, b, **how)
 
         compiled = solve.lower(problem.operator, M, b, config.tolerances[0]).compile()
