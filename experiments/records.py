@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -138,7 +139,11 @@ def provenance() -> dict[str, Any]:
 def peak_gigabytes() -> float:
     """The most memory that this process has held so far."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return round(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9, 2)
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(OSError):  # on Linux that is not less than what its parent held
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        size = int(found[1]) if found else size
+    return round(unit * size / 1e9, 2)
 
 
 class MetricsLog:
