@@ -42,6 +42,9 @@ def test_formats_take_bcoo_with_padding_and_sum_duplicates(build):
 def test_formats_refuse_what_they_cannot_convert(build):
     with pytest.raises(ValueError, match="scipy sparse matrix or a BCOO, got ndarray"):
         build(np.eye(3))
+    for other in (sparse.BCSR.fromdense(jnp.eye(3)), sparse.BCOO.fromdense(jnp.eye(3), n_dense=1)):
+        with pytest.raises(ValueError, match=f"or a BCOO, got {type(other).__name__}"):
+            build(other)
     with pytest.raises(ValueError, match="traced"):
         jax.jit(lambda A: build(A).values)(sparse.BCOO.fromdense(jnp.eye(3)))
     with pytest.raises(ValueError, match=r"shape \(3,\), got \(4,\)"):

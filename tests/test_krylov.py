@@ -1,5 +1,7 @@
 """The solvers against dense solves, and what they report against what is true."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -231,6 +233,32 @@ def test_least_squares_and_least_norm(name, shape, damp):
     expected = np.linalg.pinv(stacked) @ np.concatenate([b, np.zeros(shape[1])])
     np.testing.assert_allclose(x, expected, atol=1e-9)
     np.testing.assert_allclose(info.residual_norm, np.linalg.norm(b - A @ x), atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_refinement_is_in_the_caller_s_inner_product_and_has_derivatives(dtype):
+    p = problem("cg", n=30, dtype=dtype, condition=30)
+    seen = []
+
+    def inner(x, y):
+        seen.append(x.dtype)
+        return 4 * jnp.vdot(x, y)  # norms are twice as large, and so is the tolerance's
+
+    def solve(b, product=inner):
+        single = partial(krylov.cg, rtol=1e-3)
+        return krylov.refine(single, p.A, b, rtol=1e-11, inner_product=product)
+
+    found, plain = solve(p.b), solve(p.b, None)
+    assert seen
+    assert set(seen) == {jnp.dtype(dtype)}
+    np.testing.assert_allclose(found.value, p.x, rtol=1e-8)
+    assert float(found.info.residual_norm) < 2e-11 * float(jnp.linalg.norm(p.b))
+    assert int(found.info.num_steps) == int(plain.info.num_steps)
+    direction = jnp.asarray(np.random.default_rng(0).normal(size=30), dtype)
+    _, change = jax.jvp(lambda b: solve(b).value, (p.b,), (direction,))
+    exact = np.linalg.solve(np.asarray(p.A), np.asarray(direction))
+    np.testing.assert_allclose(change, exact, atol=1e-9 * np.abs(exact).max())
 
 
 @pytest.mark.usefixtures("x64")
