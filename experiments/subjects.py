@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import data, denoisers, heads, lungs
+from experiments import ct, data, denoisers, heads, lungs, mri
 
 
 class Subject(NamedTuple):
@@ -32,6 +32,8 @@ def phased(key: jax.Array, magnitudes: Any) -> jax.Array:
 
 
 def _train_heads(config: ConfigDict) -> np.ndarray:
+    if config.scans:
+        return mri.magnitudes(mri.coil_images(config.scans, config.size))
     if not config.heads:
         return heads.committed("train")
     return heads.random_slices(
@@ -40,18 +42,24 @@ def _train_heads(config: ConfigDict) -> np.ndarray:
 
 
 def _tune_heads(config: ConfigDict) -> np.ndarray:
+    if config.tune_scans:
+        return mri.magnitudes(mri.coil_images(config.tune_scans, config.size))
     if config.size == 64:
         return heads.committed("tune")
     return heads.even_slices(heads.TUNE, 16, config.size, ("axial",))
 
 
 def _train_lungs(config: ConfigDict) -> np.ndarray:
+    if config.scans:
+        return ct.load_folder(config.scans, config.size)
     if not config.num_slices:
         return lungs.shrunk(lungs.committed("train"), config.size)
     return lungs.random_slices(config.num_slices, config.size, config.seed)
 
 
 def _tune_lungs(config: ConfigDict) -> np.ndarray:
+    if config.tune_scans:
+        return ct.load_folder(config.tune_scans, config.size)
     if config.size <= 128:
         return lungs.shrunk(lungs.committed("tune"), config.size)
     return lungs.shrunk(lungs.load(lungs.TRAIN_PATIENT)[list(lungs.TUNE)], config.size)
@@ -86,17 +94,24 @@ SUBJECTS = {
         _train_heads,
         _tune_heads,
         phased,
-        lambda c: {
-            "heads": list(c.heads),
-            "warp": c.warp,
-            "values": "1: the 99 % quantile of a head's bright voxels",
-        },
+        lambda c: (
+            {"scans": c.scans, "values": "1: the 99.5 % quantile of a slice"}
+            if c.scans
+            else {
+                "heads": list(c.heads),
+                "warp": c.warp,
+                "values": "1: the 99 % quantile of a head's bright voxels",
+            }
+        ),
     ),
     "lungs": Subject(
         _train_lungs,
         _tune_lungs,
         _real,
-        lambda c: {"patient": lungs.TRAIN_PATIENT, "values": "HU / 2000 + 0.5"},
+        lambda c: (
+            ({"scans": c.scans} if c.scans else {"patient": lungs.TRAIN_PATIENT})
+            | {"values": "HU / 2000 + 0.5"}
+        ),
     ),
     "fashion": Subject(
         _train_fashion, _tune_fashion, _real, lambda c: {"images": "Fashion-MNIST, zeros around"}
