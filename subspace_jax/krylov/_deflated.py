@@ -173,7 +173,7 @@ def _harvest(system: System, s: _State, Q, R, recycled, used, stalled) -> Recycl
     overlaps = jnp.where(used, overlaps, 0)
     # G^H G z = theta G^H (W^H [V, U]) z, without the square of G's condition: T z = z / theta.
     T = solve_triangular(R, matmul(Q.conj().T, overlaps))
-    P = _dominant(T, k, stalled)
+    P = _dominant(T, k, s.empty, stalled)
     P = jnp.where(used[:, None], P, 0)
     Q, R = jnp.linalg.qr(matmul(s.G, P))
     R, regular = _regular(R)
@@ -182,15 +182,21 @@ def _harvest(system: System, s: _State, Q, R, recycled, used, stalled) -> Recycl
     return RecycleSpace(_combine_both(Y.T, s, recycled), C)
 
 
-def _dominant(T: Array, k: int, stalled: Array) -> Array:
+def _dominant(T: Array, k: int, empty: Array, stalled: Array) -> Array:
     """An orthonormal basis of the invariant space of T's k eigenvalues largest in size, nearly.
 
-    Where ``stalled``, T's first k left singular vectors, which the iteration starts from.
     Orthogonal iteration instead of a nonsymmetric eigensolver: it stays real, it maps, it runs on
-    any device. Eigenvalues close in size are told apart only in part, and need not be.
+    any device. Eigenvalues close in size are told apart only in part, and need not be. It starts
+    from the vectors of U, the last k; if there are none from T's first k left singular vectors,
+    which are also what is returned where ``stalled``.
     """
-    _, vectors = jnp.linalg.eigh(matmul(T, T.conj().T))
-    start, square = vectors[:, -k:][:, ::-1], matmul(T, T)  # two steps for one QR
+
+    def singular():
+        return jnp.linalg.eigh(matmul(T, T.conj().T))[1][:, -k:][:, ::-1]
+
+    old = jnp.eye(len(T), dtype=T.dtype)[:, -k:]
+    start = jax.lax.cond(empty | stalled, singular, lambda: old)
+    square = matmul(T, T)  # two steps for one QR
     P = jax.lax.fori_loop(0, _SWEEPS, lambda _, P: jnp.linalg.qr(matmul(square, P))[0], start)
     return jnp.where(stalled, start, P)
 
