@@ -44,7 +44,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import denoisers, harness, oracle, plots, prompted, pruning, records
-from experiments.train_denoiser import make_optimizer
+from experiments.train_denoiser import adam
 from subspace_jax import diffusion
 
 STYLES = {
@@ -70,7 +70,7 @@ class Tools(NamedTuple):
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Train on both sets, prune, score; print the table, draw, return numbers."""
     collections = [prompted.collect(config, seed) for seed in range(config.num_seeds)]
-    optimizer = make_optimizer(config)
+    optimizer = adam(config)
     state, seconds = harness.train(
         workdir,
         config,

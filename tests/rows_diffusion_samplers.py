@@ -31,11 +31,13 @@ def denoise(x, sigma):
     return x / (1 + sigma**2)
 
 
-def drawn(step):
+def drawn(step, num=1):
     def draw(scale):
         def scaled(x, sigma):
             return scale * x / (1 + sigma**2)
 
+        if num > 1:
+            return diffusion.sample_mean(KEY, scaled, levels(scale.dtype), (5,), num).samples
         return diffusion.sample(KEY, scaled, levels(scale.dtype), (5,), step=step).x
 
     return Row(draw, arrays(()))
@@ -154,7 +156,17 @@ DIFFUSION_SAMPLER_ROWS = {
         dtypes=("float32",),
         grad=False,
     ),
+    "diffusion.balanced_normal": Row(
+        lambda keys: jax.vmap(
+            lambda key: diffusion.balanced_normal("samples")(key, (3,), jnp.float32),
+            axis_name="samples",
+        )(jax.random.split(keys)),
+        keys,
+        dtypes=("float32",),
+        grad=False,
+    ),
     "diffusion.sample": drawn(None),
+    "diffusion.sample_mean": drawn(None, num=2),
     "diffusion.ddim": drawn(diffusion.ddim(0.5, noise="churned")),
     "diffusion.ancestral": drawn(diffusion.ancestral()),
     "diffusion.euler": drawn(diffusion.euler()),
@@ -173,6 +185,10 @@ DIFFUSION_SAMPLER_ROWS = {
     "diffusion.cg_proximal": corrected(lambda op, y: diffusion.cg_proximal(op, y, 2.0, 2)),
     "diffusion.posterior_proximal": corrected(
         lambda op, y: diffusion.posterior_proximal(op, y, 0.3, 1.0, 2)
+    ),
+    "diffusion.local_variance": Row(
+        lambda x: diffusion.local_variance(width=3)(x, jnp.asarray(0.8, x.real.dtype)),
+        arrays((4, 5)),
     ),
     "diffusion.pigdm": corrected(lambda op, y: diffusion.pigdm(op, y, 0.3, 1.0, 2)),
     "diffusion.moment_matching": corrected(lambda op, y: diffusion.moment_matching(op, y, 0.3, 2)),

@@ -113,6 +113,42 @@ def test_the_calibrated_proximal_step_is_the_posterior_mean_of_white_data(dtype)
 
 
 @pytest.mark.parametrize("dtype", FIELDS)
+def test_the_proximal_step_with_a_variance_a_pixel_is_the_posterior_mean(dtype):
+    op, A, y, x0, x = problem(dtype)
+    known = SIGMA**2 * jnp.abs(x0) ** 2
+    expected = np.linalg.solve(
+        np.diag(1 / known) + A.conj().T @ A / SIGMA_Y**2, x0 / known + A.conj().T @ y / SIGMA_Y**2
+    )
+    dc = diffusion.posterior_proximal(
+        op, y, SIGMA_Y, num_steps=2 * N, variance=lambda x0, sigma: sigma**2 * jnp.abs(x0) ** 2
+    )
+    np.testing.assert_allclose(updated(dc, x0, x)[0], expected, atol=1e-8)
+    wrong = diffusion.posterior_proximal(op, y, SIGMA_Y, variance=lambda x0, sigma: x0[:-1].real)
+    with pytest.raises(ValueError, match="variance must have shape"):
+        updated(wrong, x0, x)
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (2, 6, 7)])
+def test_the_local_variance_is_that_of_the_windows(shape):
+    x0, sigma = normal(5, shape, complex), 0.3
+    found = diffusion.local_variance(0.4, width=3, floor=0.2)(x0, jnp.float64(sigma))
+    power = np.abs(np.reshape(x0, (-1, *shape[-2:]))) ** 2
+    padded = np.pad(power, ((0, 0), (1, 1), (1, 1)))
+    for image, around, r2 in zip(power, padded, np.reshape(found, power.shape), strict=True):
+        for i, j in np.ndindex(image.shape):
+            data = 0.4**2 * (around[i : i + 3, j : j + 3].mean() + 0.2 * image.mean())
+            assert r2[i, j] == pytest.approx(1 / (1 / sigma**2 + 1 / data))
+
+
+def test_a_local_variance_refuses_what_makes_none():
+    for options in ({"contrast": 0.0}, {"floor": 0.0}, {"width": 4}, {"width": -1}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+            diffusion.local_variance(**options)
+    with pytest.raises(ValueError, match=r"for images, got shape \(5,\)"):
+        diffusion.local_variance()(jnp.ones(5), jnp.float64(1.0))
+
+
+@pytest.mark.parametrize("dtype", FIELDS)
 def test_the_hard_projection_meets_the_data_if_rows_are_orthonormal(dtype):
     Q = jnp.linalg.qr(normal(4, (N, M), dtype))[0]
     op = diffusion.operators.linear(lambda x: Q.conj().T @ x, (N,), dtype=dtype)

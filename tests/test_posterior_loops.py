@@ -169,27 +169,56 @@ keys = jax.random.split(jax.random.key(0), num)
 ys = jax.random.normal(jax.random.key(1), (num, n // 2))
 
 def draw(key, y):
-    dc = diffusion.posterior_proximal(op, y, 0.3)
+    dc = diffusion.METHOD(op, y, 0.3)
     return diffusion.sample(key, denoise, levels(8), (n,), data_consistency=dc).x
 
+"""
+
+SHARDED_SCANS = """
+from subspace_jax.diffusion.operators import coils, masks
+maps = coils.birdcage(4, (16, 16), dtype=jnp.complex64)
+op = diffusion.operators.multicoil_mri(masks.equispaced(0, 16, acceleration=2, num_center=4), maps)
+keys = jax.random.split(jax.random.key(0), num)
+truth = jax.random.normal(jax.random.key(1), (num, 2, 16, 16))
+ys = jax.vmap(op.apply)(jax.lax.complex(truth[:, 0], truth[:, 1]))
+
+def denoise(x, sigma):
+    return x / (1 + sigma**2)
+
+def draw(key, y):
+    dc = diffusion.METHOD(op, y, 0.3)
+    return diffusion.sample(
+        key, denoise, levels(8), (16, 16), data_consistency=dc, dtype=jnp.complex64
+    ).x
+
+"""
+
+COMPARED = """
 together = jax.jit(jax.vmap(draw))
 mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 rows = NamedSharding(mesh, P("data"))
-shared = together.lower(*jax.device_put((keys, ys), rows)).compile()
-found = shared(*jax.device_put((keys, ys), rows))
+operands = jax.device_put((keys, ys), rows)
+shared = together.lower(*operands).compile()
+found = shared(*operands)
 assert len(found.sharding.device_set) == 8 and not found.sharding.is_fully_replicated
 one = jax.jit(draw)
 apart = np.stack([one(key, y) for key, y in zip(keys, ys)])
 np.testing.assert_allclose(found, apart, rtol=1e-4, atol=1e-4 * np.abs(apart).max())
 text = shared.as_text()
-assert not any(word in text for word in ("all-reduce", "all-gather", "all-to-all")), text
+sent = [word for word in ("all-reduce", "all-gather", "all-to-all") if word in text]
+assert not sent or FOURIER, sent
 """
 
 
 @pytest.mark.slow
-def test_sixteen_measurements_on_eight_devices_are_one_after_another(on_eight_devices):
+@pytest.mark.parametrize("scans", [False, True])
+@pytest.mark.parametrize("method", ["posterior_proximal", "moment_matching", "dps"])
+def test_sixteen_measurements_on_eight_devices_are_one_after_another(
+    on_eight_devices, method, scans
+):
     """And nothing travels between the devices."""
-    on_eight_devices(SHARDED)
+    code = (SHARDED + SHARDED_SCANS if scans else SHARDED) + COMPARED
+    on_eight_devices(code.replace("METHOD", method).replace("FOURIER", str(scans)))
 
 
 @pytest.mark.parametrize("step", [diffusion.heun(), diffusion.dpmpp_2m()])
@@ -221,6 +250,43 @@ def test_red_diff_ends_where_the_expected_gradient_vanishes():
     D = covariance(N) @ np.linalg.inv(covariance(N) + sigma**2 * np.eye(N))
     expected = np.linalg.solve(A.T @ A + weight / sigma * (np.eye(N) - D), A.T @ y)
     np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+WEIGHTED = {
+    "cg_proximal": lambda op, y, w: diffusion.cg_proximal(op, y, w),
+    "posterior_proximal": lambda op, y, w: diffusion.posterior_proximal(op, y, w, w),
+    "null_space": lambda op, y, w: diffusion.null_space(op, y, w),
+    "hard_projection": lambda op, y, w: diffusion.hard_projection(op, y, step_size=w),
+    "pigdm": lambda op, y, w: diffusion.pigdm(op, y, w, w),
+    "moment_matching": lambda op, y, w: diffusion.moment_matching(op, y, w),
+    "dps": lambda op, y, w: diffusion.dps(op, y, w),
+    "admm_tv": lambda op, y, w: diffusion.admm_tv(op, y, w, w),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_weights_may_be_functions_of_sigma_and_measurements_of_numpy(name):
+    op, _, y, _, _ = problem()
+    x0, sigma, make = normal(3, (N,)), jnp.asarray(0.7), WEIGHTED[name]
+    linearize = linearized(lambda x: gaussian_network(x, sigma), x0)
+
+    def corrected(dc):
+        return np.asarray(dc.update(x0, linearize, sigma, dc.init(x0))[0])
+
+    expected = corrected(make(op, y, 0.35))
+    assert jnp.any(expected != x0)
+    np.testing.assert_array_equal(corrected(make(op, np.asarray(y), lambda s: s / 2)), expected)
+
+
+def test_a_real_sample_of_complex_images_is_refused_by_name():
+    maps = jnp.ones((1, N, N), jnp.complex64)
+    op = diffusion.operators.multicoil_mri(jnp.ones((N, N), bool), maps)
+    for dc in (diffusion.cg_normal(op, maps), diffusion.dps(op, maps, 0.1)):
+        with pytest.raises(ValueError, match="the image must be of dtype complex64, got float"):
+            diffusion.sample(
+                jax.random.key(0), lambda x, sigma: x, levels(8), (N, N), data_consistency=dc
+            )
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -49,6 +49,30 @@ def test_the_exact_conditional_denoiser_comes_near_the_floor_of_monte_carlo():
     assert found <= 1.4 * floor
 
 
+@pytest.mark.parametrize("num", [2, 3])
+def test_the_mean_of_samples_whose_noises_cancel_is_nearer_to_that_of_the_posterior(num):
+    sigma_y, n = 0.1, 16
+    U, weights, A, y = measured(jax.random.key(3), 3, n, 3, 4, sigma_y)
+    mean, _ = lrg.moments(lrg.posterior(U, weights, A, y, sigma_y))
+    sigmas = diffusion.karras_sigmas(20, sigma_min=0.01, sigma_max=20.0)
+
+    def denoise(x, sigma):
+        return lrg.denoise_posterior(U, weights, A, y, sigma_y, x, sigma)
+
+    def coupled(key):
+        return diffusion.sample_mean(key, denoise, sigmas, (n,), num).x
+
+    def independent(key):
+        keys = jax.random.split(key, num)
+        return jnp.mean(jax.vmap(lambda k: diffusion.sample(k, denoise, sigmas, (n,)).x)(keys), 0)
+
+    keys = jax.random.split(jax.random.key(4), 500)
+    ours, theirs = (
+        jnp.mean((jax.jit(jax.vmap(draw))(keys) - mean) ** 2) for draw in (coupled, independent)
+    )
+    assert ours < 0.5 * theirs
+
+
 def test_moment_matching_finds_the_posterior_mean_of_one_component():
     sigma_y, n, num = 0.1, 16, 200
     U, weights, A, y = measured(jax.random.key(1), 1, n, 3, 6, sigma_y)
@@ -95,8 +119,8 @@ def psnr(found, truth):
 
 
 def test_complex_images_need_the_hermitian_inner_product():
-    """Five steps on one small problem: about 55 dB with r^H r, about 24 dB with r^T r."""
-    truth, op = multicoil(32, 8, 2)
+    """Five steps on one small problem: about 58 dB with r^H r, about 12 dB with r^T r."""
+    truth, op = multicoil(64, 8, 2)
 
     @jax.jit
     def both(y):
@@ -107,4 +131,4 @@ def test_complex_images_need_the_hermitian_inner_product():
 
     ours, theirs = both(op.apply(truth))
     assert ours >= 30
-    assert theirs <= ours - 12
+    assert theirs <= 18

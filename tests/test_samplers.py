@@ -207,6 +207,44 @@ def test_many_keys_at_once_are_one_after_another(name):
     assert len(np.unique(apart[:, 0])) == 3
 
 
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.complex128])
+@pytest.mark.parametrize("num", [2, 3, 5])
+def test_balanced_noise_adds_up_to_zero_and_each_is_standard_normal(num, dtype):
+    keys = jax.random.split(jax.random.key(0), num)
+    normal = diffusion.balanced_normal("samples")
+    draw = jax.vmap(lambda key: normal(key, (100_000,), dtype), axis_name="samples")
+    z = np.asarray(draw(keys))
+    np.testing.assert_allclose(z.sum(0), 0, atol=1e-12)
+    for part in (z.real, z.imag) if np.iscomplexobj(z) else (z,):
+        expected = (num * np.eye(num) - 1) / (num - 1)
+        np.testing.assert_allclose(np.cov(part), expected, atol=0.03)
+        assert np.mean(part[0] ** 4) == pytest.approx(3, abs=0.15)
+
+
+@pytest.mark.parametrize("num", [2, 3])
+@pytest.mark.parametrize("name", STEPS)
+def test_the_mean_of_samples_is_free_of_noise_where_the_sampler_is_linear(name, num):
+    denoise = gaussian_denoiser(covariance(N))
+    op = diffusion.operators.linear(lambda x: x[:2] + x[1:3], (N,), dtype=jnp.float64)
+    y = jnp.array([1.0, -2.0])
+    setup = {
+        "data_consistency": diffusion.posterior_proximal(op, y, 0.3, 1.0, 4),
+        "step": STEPS[name],
+    }
+    silent = diffusion.sample(
+        jax.random.key(0),
+        denoise,
+        levels(6),
+        (N,),
+        **setup,
+        normal=lambda key, shape, dtype: jnp.zeros(shape, dtype),
+    ).x
+    result = diffusion.sample_mean(jax.random.key(1), denoise, levels(6), (N,), num, **setup)
+    assert result.samples.shape == (num, N)
+    assert np.abs(result.samples - silent).max() > 0.01
+    np.testing.assert_allclose(result.x, silent, atol=1e-10)
+
+
 def test_another_key_does_not_compile_again():
     chex.clear_trace_counter()
 
@@ -230,6 +268,11 @@ def test_estimates_are_kept_as_often_as_asked():
     assert every.estimates.shape == (7, N)
     np.testing.assert_allclose(every.estimates[-1], every.x, rtol=1e-12)
     assert never.estimates is None
+    beyond = diffusion.sample(
+        jax.random.key(6), gaussian_denoiser(covariance(N)), levels(7), (N,), save_every=8
+    )
+    assert beyond.estimates.shape == (0, N)
+    np.testing.assert_allclose(beyond.x, every.x, rtol=1e-9)
     np.testing.assert_allclose(never.x, every.x, rtol=1e-12)
 
 
@@ -255,10 +298,18 @@ def test_what_does_not_fit_is_named():
         diffusion.sample(key, denoise, jnp.array([1.0, 2.0, 0.0]), (N,))
     with pytest.raises(ValueError, match="descend"):
         diffusion.sample(key, denoise, jnp.array([1.0, 0.0, -1.0]), (N,))
-    with pytest.raises(ValueError, match=r"two levels, got shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"two levels, got float.* of shape \(1,\)"):
         diffusion.sample(key, denoise, jnp.ones(1), (N,))
+    with pytest.raises(ValueError, match=r"two levels, got int.* of shape \(3,\)"):
+        diffusion.sample(key, denoise, [3, 2, 0], (N,))
     with pytest.raises(ValueError, match="save_every must be >= 0, got -1"):
         diffusion.sample(key, denoise, levels(6), (N,), save_every=-1)
+    with pytest.raises(ValueError, match="num_samples must be at least 2, got 1"):
+        diffusion.sample_mean(key, denoise, levels(6), (N,), 1)
+    normal = diffusion.balanced_normal("samples")
+    alone = jax.vmap(lambda key: normal(key, (N,), float), axis_name="samples")
+    with pytest.raises(ValueError, match="an axis of at least 2, got 1"):
+        alone(key[None])
     with pytest.raises(ValueError, match=r"\(4,\), got \(2,\)"):
         diffusion.sample(key, lambda x, sigma: x[:2], levels(6), (N,))
     with pytest.raises(ValueError, match="eta must be >= 0, got"):
@@ -275,6 +326,14 @@ def test_what_does_not_fit_is_named():
         diffusion.karras_sigmas(5, sigma_min=0.0, sigma_max=1.0)
     with pytest.raises(ValueError, match="sigma_max"):
         diffusion.ve_sigmas(5, sigma_min=2.0, sigma_max=1.0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_levels_may_be_a_list_or_of_numpy():
+    key, denoise = jax.random.key(0), gaussian_denoiser(covariance(N))
+    expected = diffusion.sample(key, denoise, levels(6), (N,)).x
+    for known in (np.asarray(levels(6)), [float(sigma) for sigma in levels(6)]):
+        np.testing.assert_array_equal(diffusion.sample(key, denoise, known, (N,)).x, expected)
 
 
 def test_levels_that_are_traced_are_not_checked():

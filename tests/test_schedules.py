@@ -56,6 +56,8 @@ def test_a_clock_can_be_read_both_ways_and_preserves_the_variance(clock):
     sigma = clock.sigma(t)
     np.testing.assert_allclose(clock.inverse(sigma), t, atol=1e-9)
     np.testing.assert_allclose(clock.scale(t) ** 2 * (1 + sigma**2), 1, rtol=1e-12)
+    assert clock.inverse(float(sigma[2])) == clock.inverse(sigma[2])
+    np.testing.assert_allclose(clock.sigma(3.0), sigma[1], rtol=1e-12)
 
 
 def test_skipped_levels_are_whole_times_of_their_clock():

@@ -12,6 +12,7 @@ from subspace_jax.diffusion.data_consistency import (
     cg_proximal,
     dps,
     hard_projection,
+    local_variance,
     moment_matching,
     null_space,
     pigdm,
@@ -19,7 +20,7 @@ from subspace_jax.diffusion.data_consistency import (
     red_diff,
 )
 from subspace_jax.diffusion.denoisers import Denoiser, from_epsilon, from_score, from_v
-from subspace_jax.diffusion.sampler import SampleResult, sample
+from subspace_jax.diffusion.sampler import MeanResult, SampleResult, sample, sample_mean
 from subspace_jax.diffusion.schedules import (
     Schedule,
     cosine_sigmas,
@@ -34,6 +35,7 @@ from subspace_jax.diffusion.steps import (
     Guided,
     Step,
     ancestral,
+    balanced_normal,
     ddim,
     dpmpp_2m,
     euler,
@@ -45,11 +47,13 @@ __all__ = [
     "DataConsistency",
     "Denoiser",
     "Guided",
+    "MeanResult",
     "SampleResult",
     "Schedule",
     "Step",
     "admm_tv",
     "ancestral",
+    "balanced_normal",
     "cg_normal",
     "cg_proximal",
     "cosine_sigmas",
@@ -64,6 +68,7 @@ __all__ = [
     "heun",
     "jacobian",
     "karras_sigmas",
+    "local_variance",
     "low_rank_gaussians",
     "moment_matching",
     "null_space",
@@ -73,6 +78,7 @@ __all__ = [
     "posterior_proximal",
     "red_diff",
     "sample",
+    "sample_mean",
     "standard_normal",
     "ve",
     "ve_sigmas",

@@ -77,19 +77,22 @@ def of_operator(
     def checked(x0, linearize, sigma, state):
         if x0.shape != tuple(op.in_shape):
             raise ValueError(f"the operator measures {tuple(op.in_shape)}, got {x0.shape}")
+        jax.eval_shape(op.apply, x0)  # which refuses real images if it is for complex ones
         return update(x0, linearize, sigma, state)
 
     return DataConsistency(checked, init, direction)
 
 
-def check_measurement(op: LinearOperator, y: Array) -> None:
-    """Return if ``y`` has the shape of the operator's results; else raise.
+def measurement(op: LinearOperator, y: Array) -> Array:
+    """The array ``y``, if it has the shape of the operator's results.
 
     Raises:
         ValueError: names both shapes.
     """
+    y = jnp.asarray(y)
     if y.shape != tuple(op.out_shape):
         raise ValueError(f"y must have shape {tuple(op.out_shape)}, got {y.shape}")
+    return y
 
 
 def at(weight: Any, sigma: Array) -> Array:

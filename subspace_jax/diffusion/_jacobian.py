@@ -13,11 +13,11 @@ from subspace_jax.diffusion._checks import check_at_least
 from subspace_jax.diffusion._consistency import (
     DataConsistency,
     at,
-    check_measurement,
     conjugate_gradients,
+    measurement,
     of_operator,
 )
-from subspace_jax.diffusion._proximal import check_noise, estimate_variance
+from subspace_jax.diffusion._proximal import estimate_variance, noisy_measurement
 from subspace_jax.diffusion.operators import LinearOperator
 from subspace_jax.linalg.operators import shifted
 from subspace_jax.typing import Array
@@ -53,7 +53,7 @@ def pigdm(
 
     Reference: Song et al. (2023), "Pseudoinverse-guided diffusion models for inverse problems".
     """
-    check_noise(op, y, sigma_y, sigma_data)
+    y = noisy_measurement(op, y, sigma_y, sigma_data)
     _check_mode(jacobian)
 
     def update(x0, linearize, sigma, state):
@@ -86,7 +86,7 @@ def moment_matching(
 
     Reference: Rozet et al. (2024), arXiv 2405.13712.
     """
-    check_noise(op, y, sigma_y)
+    y = noisy_measurement(op, y, sigma_y)
     _check_mode(jacobian)
 
     def update(x0, linearize, sigma, state):
@@ -121,9 +121,8 @@ def dps(op: LinearOperator, y: Array, zeta: Any, *, jacobian: Mode = "vjp") -> D
 
     Reference: Chung et al. (2023), arXiv 2209.14687, algorithm 1.
     """
-    if not callable(zeta):
-        check_at_least("zeta", zeta, 0, strict=True)
-    check_measurement(op, y)
+    check_at_least("zeta", zeta, 0, strict=True)
+    y = measurement(op, y)
     _check_mode(jacobian)
 
     def update(x0, linearize, sigma, state):

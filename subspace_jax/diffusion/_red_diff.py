@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from subspace_jax import tree
-from subspace_jax.diffusion._checks import check_at_least
-from subspace_jax.diffusion._consistency import at, check_measurement
+from subspace_jax.diffusion._checks import check_at_least, levels
+from subspace_jax.diffusion._consistency import at, measurement
 from subspace_jax.diffusion.denoisers import Denoiser
 from subspace_jax.diffusion.operators import LinearOperator
 from subspace_jax.diffusion.sampler import SampleResult
@@ -49,11 +49,11 @@ def red_diff(
 
     Reference: Mardani et al. (2024), arXiv 2305.04391, algorithm 1.
     """
+    sigmas = levels("sigmas", sigmas)
     check_at_least("sigmas before the last", sigmas[:-1], 0, strict=True)
     check_at_least("learning_rate", learning_rate, 0, strict=True)
-    if not callable(weight):
-        check_at_least("weight", weight, 0)
-    check_measurement(op, y)
+    check_at_least("weight", weight, 0)
+    y = measurement(op, y)
     b = op.adjoint(y)
     start = b if x0 is None else x0
     adam = optax.adam(learning_rate)
@@ -69,6 +69,6 @@ def red_diff(
         updates, state = adam.update(gradient, state, m)
         return (tree.axpy(1.0, updates, m), state), None
 
-    levels = (jnp.arange(len(sigmas) - 1), sigmas[:-1])
-    (m, _), _ = jax.lax.scan(advance, (start, adam.init(start)), levels)
+    each = (jnp.arange(len(sigmas) - 1), sigmas[:-1])
+    (m, _), _ = jax.lax.scan(advance, (start, adam.init(start)), each)
     return SampleResult(m)

@@ -8,8 +8,8 @@ from subspace_jax.diffusion._checks import check_at_least
 from subspace_jax.diffusion._consistency import (
     DataConsistency,
     at,
-    check_measurement,
     conjugate_gradients,
+    measurement,
     of_operator,
 )
 from subspace_jax.diffusion.operators import LinearOperator
@@ -41,7 +41,7 @@ def admm_tv(
     """
     check_at_least("rho", rho, 0, strict=True)
     check_at_least("lam", lam, 0)
-    check_measurement(op, y)
+    y = measurement(op, y)
     b = op.adjoint(y)
 
     def update(x0, linearize, sigma, state):

@@ -1,8 +1,9 @@
 """How an estimate of x_0 is made to agree with a measurement: one `DataConsistency` a method.
 
 Without Jacobians: `cg_normal` and `cg_proximal` (DDS), `admm_tv` (DDS across slices),
-`posterior_proximal` (DiffPIR), `null_space` (DDNM), `hard_projection`. With the denoiser's
-Jacobian: `pigdm`, `moment_matching` (MMPS), `dps`. `red_diff` optimises, and has its own loop.
+`posterior_proximal` (DiffPIR; a weight a pixel by `local_variance`), `null_space` (DDNM),
+`hard_projection`. With the denoiser's Jacobian: `pigdm`, `moment_matching` (MMPS), `dps`.
+`red_diff` optimises, and has its own loop.
 """
 
 from subspace_jax.diffusion._consistency import DataConsistency
@@ -11,6 +12,7 @@ from subspace_jax.diffusion._proximal import (
     cg_normal,
     cg_proximal,
     hard_projection,
+    local_variance,
     null_space,
     posterior_proximal,
 )
@@ -24,6 +26,7 @@ __all__ = [
     "cg_proximal",
     "dps",
     "hard_projection",
+    "local_variance",
     "moment_matching",
     "null_space",
     "pigdm",

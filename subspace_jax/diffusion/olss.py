@@ -270,8 +270,8 @@ def replay(schedule: FastSchedule) -> Step:
         kept = jnp.zeros((num, *x.shape), x.dtype)
         return jnp.int32(0), x, kept, None if schedule.corrected is None else kept
 
-    def update(key, guided, x, sigma, next_sigma, memory, state):
-        del key, next_sigma
+    def update(draw, guided, x, sigma, next_sigma, memory, state):
+        del draw, next_sigma
         i, start, noises, estimates = memory
         x0, corrected, state = guided.predict(x, sigma, state)
         noises = noises.at[i].set((x - x0) / sigma)

@@ -7,12 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from subspace_jax.diffusion._checks import levels
 from subspace_jax.diffusion._consistency import DataConsistency, linearized, none
 from subspace_jax.diffusion.denoisers import Denoiser
-from subspace_jax.diffusion.steps import Guided, Step, ddim, standard_normal
+from subspace_jax.diffusion.steps import (
+    Guided,
+    Normal,
+    Step,
+    balanced_normal,
+    ddim,
+    standard_normal,
+)
 from subspace_jax.typing import Array, Float, Inexact, Key
 
-__all__ = ["SampleResult", "sample"]
+__all__ = ["MeanResult", "SampleResult", "sample", "sample_mean"]
 
 
 class SampleResult(NamedTuple):
@@ -36,6 +44,7 @@ def sample(
     step: Step | None = None,
     dtype: Any = None,
     save_every: int = 0,
+    normal: Normal = standard_normal,
 ) -> SampleResult:
     """A sample: noise of level sigmas[0], taken down through all levels in one scan.
 
@@ -51,19 +60,21 @@ def sample(
         dtype: of the sample, real or complex (noise levels are per real component); None: that of
             ``sigmas``.
         save_every: steps between two estimates that are kept; 0: none is.
+        normal: (key, shape, dtype) -> all noise, of variance one in every real component.
 
     Raises:
         ValueError: ``sigmas`` that do not descend to zero or above, a negative ``save_every``, or a
             denoiser that changes the shape, or real into complex.
     """
-    dtype = sigmas.dtype if dtype is None else jnp.zeros((), dtype).dtype
+    sigmas = levels("sigmas", sigmas)
     _check(sigmas, save_every)
+    dtype = sigmas.dtype if dtype is None else jnp.zeros((), dtype).dtype
     sigmas = sigmas.astype(jnp.zeros((), dtype).real.dtype)
     step = ddim() if step is None else step
     consistency = DataConsistency(none) if data_consistency is None else data_consistency
     guided = guide(denoise, consistency)
     first, rest = jax.random.split(key)
-    x = sigmas[0] * standard_normal(first, tuple(shape), dtype)
+    x = sigmas[0] * normal(first, tuple(shape), dtype)
     state = consistency.init(x)
     num_steps = len(sigmas) - 1
     num_saved = num_steps // save_every if save_every else 0
@@ -72,18 +83,79 @@ def sample(
     def advance(carry, level):
         x, memory, state, saved = carry
         i, sigma, next_sigma = level
+        key = jax.random.fold_in(rest, i)
         x, estimate, memory, state = step.update(
-            jax.random.fold_in(rest, i), guided, x, sigma, next_sigma, memory, state
+            lambda x: normal(key, x.shape, x.dtype), guided, x, sigma, next_sigma, memory, state
         )
-        if saved is not None:  # a buffer, since a scan's output would keep every step
+        if num_saved:  # a buffer, since a scan's output would keep every step
             slot = jnp.where((i + 1) % save_every == 0, i // save_every, num_saved)
             saved = saved.at[slot].set(estimate, mode="drop")
         return (x, memory, state, saved), None
 
-    levels = (jnp.arange(num_steps), sigmas[:-1], sigmas[1:])
+    steps = (jnp.arange(num_steps), sigmas[:-1], sigmas[1:])
     carry = (x, step.init(x), state, saved)
-    (x, _, state, saved), _ = jax.lax.scan(advance, carry, levels)
+    (x, _, state, saved), _ = jax.lax.scan(advance, carry, steps)
     return SampleResult(x, saved, state)
+
+
+class MeanResult(NamedTuple):
+    """The mean of samples, and the samples."""
+
+    x: Inexact[Array, "*shape"]
+    """The mean."""
+    samples: Inexact[Array, "num *shape"]
+    """Each by itself is one of `sample`; together they spread more than independent ones."""
+
+
+def sample_mean(
+    key: Key,
+    denoise: Denoiser,
+    sigmas: Float[Array, " n_and_1"],
+    shape: tuple[int, ...],
+    num_samples: int,
+    *,
+    data_consistency: DataConsistency | None = None,
+    step: Step | None = None,
+    dtype: Any = None,
+) -> MeanResult:
+    """The mean of samples whose noises cancel: of an image, the estimate of least error.
+
+    In every step the noise of all samples adds up to zero (`balanced_normal`), so that the mean is
+    free of what a sampler makes of noise linearly: with a linear one it is exact with two samples.
+
+    Args:
+        key: PRNG key.
+        denoise: as in `sample`.
+        sigmas: as in `sample`.
+        shape: of one sample.
+        num_samples: at least two; they are mapped over by ``vmap``.
+        data_consistency: as in `sample`.
+        step: as in `sample`.
+        dtype: as in `sample`.
+
+    Raises:
+        ValueError: ``num_samples`` below two, or what `sample` refuses.
+
+    Reference: antithetic pairs, of the first noise, in Jia et al. (2025), "Antithetic noise in
+    diffusion models".
+    """
+    if num_samples < 2:
+        raise ValueError(f"num_samples must be at least 2, got {num_samples}")
+
+    def one(key: Key) -> Array:
+        return sample(
+            key,
+            denoise,
+            sigmas,
+            shape,
+            data_consistency=data_consistency,
+            step=step,
+            dtype=dtype,
+            normal=balanced_normal("samples"),
+        ).x
+
+    samples = jax.vmap(one, axis_name="samples")(jax.random.split(key, num_samples))
+    return MeanResult(jnp.mean(samples, 0), samples)
 
 
 def guide(denoise: Denoiser, consistency: DataConsistency) -> Guided:
@@ -106,8 +178,6 @@ def guide(denoise: Denoiser, consistency: DataConsistency) -> Guided:
 
 
 def _check(sigmas: Array, save_every: int) -> None:
-    if sigmas.ndim != 1 or len(sigmas) < 2:
-        raise ValueError(f"sigmas must be at least two levels, got shape {sigmas.shape}")
     if save_every < 0:
         raise ValueError(f"save_every must be >= 0, got {save_every}")
     if isinstance(sigmas, Tracer):

@@ -158,11 +158,12 @@ def _clock(table: np.ndarray) -> Schedule:
     """Between the times of the table log sigma is linear."""
     logs, times = np.log(table), np.arange(len(table))
 
-    def sigma(t: Array) -> Array:
-        return jnp.exp(jnp.interp(t, times.astype(t.dtype), logs.astype(t.dtype)))
+    def sigma(t: Array | float) -> Array:
+        dtype = jnp.result_type(float, t)
+        return jnp.exp(jnp.interp(t, times.astype(dtype), logs.astype(dtype)))
 
-    def inverse(sigma: Array) -> Array:
-        dtype = sigma.dtype
+    def inverse(sigma: Array | float) -> Array:
+        dtype = jnp.result_type(float, sigma)
         return jnp.interp(jnp.log(sigma), logs.astype(dtype), times.astype(dtype))
 
     return Schedule(lambda t: (1 + sigma(t) ** 2) ** -0.5, sigma, inverse)

@@ -15,9 +15,22 @@ from subspace_jax.diffusion._checks import check_at_least
 from subspace_jax.krylov._arithmetic import sqrt
 from subspace_jax.typing import Array, Inexact, Key
 
-__all__ = ["Guided", "Step", "ancestral", "ddim", "dpmpp_2m", "euler", "heun", "standard_normal"]
+__all__ = [
+    "Guided",
+    "Normal",
+    "Step",
+    "ancestral",
+    "balanced_normal",
+    "ddim",
+    "dpmpp_2m",
+    "euler",
+    "heun",
+    "standard_normal",
+]
 
 Direction: TypeAlias = Literal["prior", "conditional"]
+Normal: TypeAlias = Callable[[Key, tuple[int, ...], Any], Array]
+"""(key, shape, dtype) -> noise of variance one in every real component."""
 
 
 class Guided(NamedTuple):
@@ -35,7 +48,9 @@ class Step(NamedTuple):
     init: Callable[[Array], Any]
     """x -> what the step remembers, before the first."""
     update: Callable[..., tuple[Array, Array, Any, Any]]
-    """(key, guided, x, sigma, next sigma, memory, state) -> (x, corrected x_0, memory, state)."""
+    """(draw, guided, x, sigma, next sigma, memory, state) -> (x, corrected x_0, memory, state).
+
+    ``draw(x)`` is new noise of the shape and dtype of x."""
 
 
 def ddim(
@@ -69,14 +84,14 @@ def ddim(
     if direction not in (None, "prior", "conditional"):
         raise ValueError(f"direction must be 'prior', 'conditional' or None, got {direction!r}")
 
-    def update(key, guided, x, sigma, next_sigma, memory, state):
+    def update(draw, guided, x, sigma, next_sigma, memory, state):
         x0, corrected, state = guided.predict(x, sigma, state)
         towards = x0 if (direction or guided.direction) == "prior" else corrected
         # As shares of sigma', so that no root meets its singular derivative where sigma' is zero.
         fresh = eta**2 * (1.0 if noise == "churned" else 1 - (next_sigma / sigma) ** 2)
         fresh = jnp.asarray(fresh, x.real.dtype)
         predicted = sqrt(1 - fresh) * (x - towards) / sigma
-        new = sqrt(fresh) * standard_normal(key, x.shape, x.dtype)
+        new = sqrt(fresh) * draw(x)
         return corrected + next_sigma * (predicted + new), corrected, memory, state
 
     return Step(lambda x: (), update)
@@ -107,8 +122,8 @@ def heun() -> Step:
     Reference: Karras et al. (2022), arXiv 2206.00364, algorithm 1.
     """
 
-    def update(key, guided, x, sigma, next_sigma, memory, state):
-        del key
+    def update(draw, guided, x, sigma, next_sigma, memory, state):
+        del draw
         _, corrected, state = guided.predict(x, sigma, state)
         slope = (x - corrected) / sigma
         ahead = x + (next_sigma - sigma) * slope
@@ -135,8 +150,8 @@ def dpmpp_2m() -> Step:
     Reference: Lu et al. (2022), arXiv 2211.01095, algorithm 2.
     """
 
-    def update(key, guided, x, sigma, next_sigma, memory, state):
-        del key
+    def update(draw, guided, x, sigma, next_sigma, memory, state):
+        del draw
         before, last_sigma = memory
         _, corrected, state = guided.predict(x, sigma, state)
         inner = (last_sigma > 0) & (next_sigma > 0)
@@ -155,3 +170,28 @@ def standard_normal(key: Key, shape: tuple[int, ...], dtype: Any) -> Inexact[Arr
     """Noise of variance one in every real component: a complex entry has two of them."""
     z = jax.random.normal(key, shape, dtype)
     return z * 2**0.5 if jnp.issubdtype(dtype, jnp.complexfloating) else z
+
+
+def balanced_normal(axis_name: str) -> Normal:
+    """Normal noise of which all along a mapped axis adds up to zero.
+
+    Each is standard normal by itself, two of num have the correlation -1 / (num - 1): antithetic
+    if there are two. With a key each, under ``vmap`` or ``shard_map``.
+
+    Args:
+        axis_name: of the mapped axis, at least two long.
+
+    Raises:
+        ValueError: from the function: an axis of one.
+
+    Reference: Hammersley & Morton (1956), "A new Monte Carlo technique: antithetic variates".
+    """
+
+    def normal(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        num = jax.lax.axis_size(axis_name)
+        if num < 2:
+            raise ValueError(f"balanced noise needs an axis of at least 2, got {num}")
+        z = standard_normal(key, shape, dtype)
+        return (num / (num - 1)) ** 0.5 * (z - jax.lax.pmean(z, axis_name))
+
+    return normal

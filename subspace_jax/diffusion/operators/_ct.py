@@ -38,6 +38,7 @@ def parallel_beam(
 
     Reference: Peters (1981), "Algorithms for fast back- and re-projection in computed tomography".
     """
+    angles = jnp.asarray(angles)
     missing = _check(angles, shape, num_detectors)
     margin = missing + 1  # so that every pixel falls inside, with the second detector too
 
@@ -92,6 +93,7 @@ def parallel_beam_fourier(
     Reference: Bracewell (1956), "Strip integration in radio astronomy"; the Toeplitz Gram
     operator: Fessler, Lee, Olafsson, Shi & Noll (2005).
     """
+    angles = jnp.asarray(angles)
     missing = _check(angles, shape, num_detectors)
     period = num_detectors + 2 * missing
     num_waves = (period - 1) // 2 + 1  # without the wave that an even detector cannot resolve

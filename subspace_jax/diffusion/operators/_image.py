@@ -17,6 +17,7 @@ def inpaint(mask: Bool[Array, "..."] | Float[Array, "..."]) -> LinearOperator:
     Raises:
         ValueError: a complex mask; from its functions, arrays of another shape.
     """
+    mask = jnp.asarray(mask)
     if jnp.iscomplexobj(mask):
         raise ValueError(f"mask must be real, got {mask.dtype}")
 
@@ -72,6 +73,7 @@ def blur(shape: tuple[int, ...], kernel: Inexact[Array, "..."]) -> LinearOperato
         ValueError: a kernel that does not fit into the shape; from its functions, arrays of
             another shape, a real image for a complex kernel.
     """
+    kernel = jnp.asarray(kernel)
     lengths = kernel.shape
     if len(lengths) != len(shape) or any(k > n for k, n in zip(lengths, shape, strict=True)):
         raise ValueError(f"kernel must fit into the shape {tuple(shape)}, got {lengths}")

@@ -37,6 +37,7 @@ def multicoil_mri(
     Reference: Pruessmann, Weiger, Scheidegger & Boesiger (1999), "SENSE: sensitivity encoding for
     fast MRI".
     """
+    mask, coil_maps = jnp.asarray(mask), jnp.asarray(coil_maps)
     if coil_maps.ndim != 3:
         raise ValueError(f"coil_maps must have shape (C, H, W), got {coil_maps.shape}")
     shape = coil_maps.shape[1:]

@@ -40,10 +40,12 @@ def linear(
     transpose = jax.linear_transpose(apply, struct)
 
     def adjoint(y: Array) -> Array:
+        y = jnp.asarray(y)
         check_operand("the measurement", y, out)
         return transpose(y.conj().astype(out.dtype))[0].conj()
 
     def checked(x: Array) -> Array:
+        x = jnp.asarray(x)
         check_operand("the image", x, struct)
         return apply(x.astype(struct.dtype))
 
@@ -78,6 +80,7 @@ def checked(
 
     def guarded(function: Callable[[Array], Array], name: str, shape: tuple[int, ...]) -> Any:
         def function_of_checked(x: Array) -> Array:
+            x = jnp.asarray(x)
             check_operand(name, x, jax.ShapeDtypeStruct(shape, x.dtype if dtype is None else dtype))
             if not jnp.issubdtype(x.dtype, jnp.inexact):
                 raise ValueError(f"{name} must be real or complex, got {x.dtype}")
