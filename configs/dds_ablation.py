@@ -21,7 +21,7 @@ def get_config(arg=None):
     config.condition = 100.0  # of the measurement
     config.sigmas_y = (0.01, 0.05, 0.2)  # a real component
     config.num_tuning = 1  # problems to choose gamma on
-    config.num_problems = 4  # to score
+    config.num_problems = 8  # to score
     config.gammas = (0.01, 0.1, 1.0)  # times sigma_y^2
     config.eta = 1.0
     config.evaluations = 50
@@ -30,6 +30,7 @@ def get_config(arg=None):
     config.steps_shown = 5
     config.num_samples = 128
     config.num_slices = 64
+    config.interval = 0.8  # the central share of samples that should hold the truth so often
     if options.smoke:
         config.n, config.m, config.rank = 8, 6, 2
         config.sigmas_y = (0.05, 0.2)

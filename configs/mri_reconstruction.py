@@ -2,9 +2,9 @@
 
     python -m experiments.mri_reconstruction --config=configs/mri_reconstruction.py:OPTIONS
 
-Options: ``tune`` (find the settings of every method anew), ``fastmri`` (320 x 320, with
---config.scans=FILE.h5, the --config.weights of such a prior and the --config.settings of an earlier
-run), ``smoke`` (seconds).
+Options: ``quick`` (DDS beside CG-SENSE and TV, two minutes), ``tune`` (find the settings of every
+method anew), ``fastmri`` (320 x 320, with --config.scans=FILE.h5, the --config.weights of such a
+prior and the --config.settings of an earlier run), ``smoke`` (seconds).
 """
 
 from ml_collections import ConfigDict
@@ -13,12 +13,12 @@ from configs.common import parse_arg
 
 
 def get_config(arg=None):
-    options = parse_arg(arg, smoke=False, tune=False, fastmri=False)
+    options = parse_arg(arg, smoke=False, quick=False, tune=False, fastmri=False)
     config = ConfigDict()
     config.seed = 0
     config.size = 64
     config.scans = ""  # a file like fastMRI's; without it the slices that come with the code
-    config.weights = "experiments/assets/denoiser64.npz"
+    config.weights = "experiments/assets/denoiser64_wide.npz"
     config.settings = "experiments/assets/mri_settings.json"  # without a file they are tuned
     if options.tune or options.smoke or options.fastmri:
         config.settings = ""
@@ -32,30 +32,35 @@ def get_config(arg=None):
         "DDS, normal",
         "DDS, proximal",
         "DDS, calibrated",
-        "DDS, mean of 3",
+        "DDS, local",
+        "DDS, pair",
         "DiffPIR",
         "DDNM",
         "PiGDM",
         "MMPS",
+        "MMPS, pair",
         "DPS",
         "RED-diff",
     )
     config.sigma_range = (0.01, 5.0)
     config.levels = ConfigDict(
-        {"sample": 20, "mean": 16, "jacobian": 20, "dps": 100, "red_diff": 100}
+        {"sample": 20, "pair": 24, "jacobian": 20, "dps": 100, "red_diff": 100}
     )
-    config.curve = ("DDS, calibrated", "DDS, mean of 3", "DPS")  # with the first sampling, also
-    config.curve_levels = (5, 10, 300)  # at these numbers of levels
+    config.curve = ("DDS, pair", "DPS")  # with the first sampling, also
+    config.curve_levels = (5, 8, 12, 50)  # at these numbers of levels
     config.num_curve_slices = 6
     config.num_tune = 3  # slices, each with a draw of the sampling
     config.num_test = 6  # of each of the three heads
+    if options.quick:
+        config.methods = ("CG-SENSE", "TV", "DDS, calibrated", "DDS, pair")
+        config.curve = ()
     if options.fastmri:
         config.size, config.weights = 320, "runs/train_denoiser/denoiser.npz"
     if options.smoke:
-        config.methods = ("zero-filled", "CG-SENSE", "TV", "DDS, mean of 3")
+        config.methods = ("zero-filled", "CG-SENSE", "TV", "DDS, pair")
         config.samplings, config.num_test = (("equispaced", 4),), 1
         config.num_tune = 1
-        config.levels = ConfigDict({"mean": 4})
+        config.levels = ConfigDict({"pair": 4})
         config.curve = ()
     return config
 

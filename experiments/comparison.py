@@ -63,7 +63,6 @@ def compare(
         tuning: from a name to like scans, on which settings are chosen if the config has none.
     """
     chosen = [harness.pick("methods", name, methods) for name in config.methods]
-    settings = json.loads(Path(config.settings).read_text()) if config.settings else {}
     rows: dict[str, dict[str, Any]] = {of: {} for of in scans}
     images: dict[str, dict[str, np.ndarray]] = {of: {} for of in scans}
     (workdir / "checkpoints").mkdir(exist_ok=True)
@@ -72,7 +71,7 @@ def compare(
             path = workdir / "checkpoints" / f"{done}.json"
             if not path.exists():
                 records.say(f"{name} ...")
-                given = {of: known(config, settings, of, name) for of in scans} if settings else {}
+                given = {of: known(config, of, name) for of in scans} if config.settings else {}
                 row, x = measure(config, denoise, method, scans, tuning, given)
                 np.savez(path.with_suffix(".npz"), **x)
                 records.write_json(path, row)
@@ -81,20 +80,29 @@ def compare(
                 for of in scans:
                     rows[of][name], images[of][name] = row[of], stored[of]
             log.update(done, {f"psnr {of}": np.mean(rows[of][name]["psnr"]) for of in scans})
-    if not settings:
+    if not config.settings:
         found = {of: {n: r["settings"] for n, r in row.items()} for of, row in rows.items()}
-        records.write_json(workdir / "settings.json", found)
+        keep_settings(workdir, found)
     return rows, images
 
 
-def known(config: ConfigDict, settings: dict, of: str, name: str) -> dict[str, float]:
+def keep_settings(workdir: Path, found: Mapping[str, Mapping[str, dict[str, float]]]) -> None:
+    """Add settings, by the scans' and the methods' names, to the run's ``settings.json``."""
+    path = workdir / "settings.json"
+    kept = records.read_json(path, {})
+    for of, more in found.items():
+        kept[of] = kept.get(of, {}) | dict(more)
+    records.write_json(path, kept)
+
+
+def known(config: ConfigDict, of: str, name: str) -> dict[str, float]:
     """What the config's file has for the method ``name`` on scans ``of``.
 
     Raises:
         ValueError: nothing.
     """
     try:
-        return settings[of][name]
+        return json.loads(Path(config.settings).read_text())[of][name]
     except KeyError:
         raise ValueError(
             f"{config.settings} has no settings of {name!r} for {of!r}; --config.settings= has "
@@ -240,19 +248,21 @@ COLOURS = {
     "DDS, normal": plots.BLUE,
     "DDS, proximal": plots.BLUE,
     "DDS, calibrated": plots.BLUE,
-    "DDS, mean of 3": plots.BLUE,
+    "DDS, local": plots.BLUE,
+    "DDS, pair": plots.BLUE,
     "DDS, z-TV": plots.BLUE,
     "TV, 3-D": plots.ORANGE,
     "DiffPIR": plots.SKY,
     "DDNM": plots.SKY,
     "PiGDM": plots.GREEN,
     "MMPS": plots.GREEN,
+    "MMPS, pair": plots.GREEN,
     "DPS": plots.VERMILION,
     "RED-diff": plots.PURPLE,
 }
 
 
-MARKERS = "xP*os^>DdvhXp"
+MARKERS = "xP*os^<>DdvhXp8"
 
 
 def spread(axes: Any, name: str, marker: str, x: Any, psnr: Any) -> None:

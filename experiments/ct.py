@@ -171,6 +171,8 @@ METHODS = {
     "DDS, normal": _with("DDS, normal"),
     "DDS, proximal": _with("DDS, proximal", gamma=(3.0, 30.0, 300.0, 3000.0)),
     "DDS, calibrated": _with("DDS, calibrated"),
+    "DDS, local": _with("DDS, local"),
+    "DDS, pair": _with("DDS, pair"),
     "DiffPIR": _with("DiffPIR"),
     "DDNM": _with("DDNM"),
     "PiGDM": _with("PiGDM"),
@@ -206,7 +208,7 @@ ACROSS = {
     "TV, 3-D": METHODS["TV"],
     "DDS, z-TV": reconstructions.Method(
         across_slices,
-        {"eta": (0.85, 1.0), "rho": (0.003, 0.01), "lam": (3e-5, 1e-4, 3e-4)},
+        {"eta": (0.85, 1.0), "rho": (0.01, 0.02), "lam": (1e-4, 3e-4, 1e-3)},
         "sample",
     ),
 }

@@ -9,14 +9,14 @@ angles, and with total variation across the slices whole volumes.
 
 Expected, with the small prior that comes with the code (12,000 steps on a CPU, float32, one seed):
 slice by slice tuned TV has 24.4, 27.4, 30.4 dB at 8, 16, 30 views and 25.7 where a third of the
-angles is missing; DDS, calibrated, the best of the samplers, 24.5, 27.5, 30.3 and 26.3: ahead on 8,
-10, 5 and 9 of 12 slices, a draw but for the missing angles. All 61 slices at once: TV in 3-D has
-25.1 at 8 views and 26.3 at 120 degrees, slice by slice 24.4 and 25.8; DDS, z-TV 25.2 and 27.3 (its
-settings lie at the corner (.01, 3e-4) of their grid, which was the lower one of an earlier grid).
-After 1,500 steps the prior lost to TV at 16 and 30 views by .3 and .7 dB, and z-TV had 25.7 and
-27.9: so the second patient gains nothing there from a longer training on the first.
+angles is missing; DDS with one sample at best 24.7, 27.6, 30.4 and 26.7; the mean of a pair of
+samples whose noises cancel (`diffusion.sample_mean`, a weight a pixel, 48 evaluations of the
+network) 25.3, 28.5, 31.2 and 27.2: ahead of TV on 10, 10, 12 and 9 of 12 slices. All 61 slices: TV
+in 3-D has 25.1 at 8 views and 26.3 at 120 degrees, DDS, z-TV 25.2 and 27.3, and the pair, which
+sees one slice at a time, 25.5 and 27.4.
 A head as if it were CT (``:head``, the prior of heads, tuned on another head), 64 slices at once:
-DDS, z-TV 21.0 and 21.6, TV in 3-D 18.7 and 21.0; one by one DDS 20.2 and 20.3, TV 18.4 and 20.9.
+DDS, z-TV 22.1 and 23.0, TV in 3-D 18.7 and 21.0; one by one the pair 22.2 and 22.5, DDS with one
+sample 21.2 and 21.3, TV 18.4 and 20.9.
 
 The prior has seen slices of one patient alone; settings are chosen on a slab of that patient which
 it has not seen (at most twelve combinations a method), and tested on the other patient, so the
@@ -25,7 +25,6 @@ with noise. At twelve slices each method by itself; at all slices of the patient
 one slice beside the one that sees their neighbours.
 """
 
-import json
 import sys
 import time
 from functools import partial
@@ -67,7 +66,11 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         with np.load(path.with_suffix(".npz")) as stored:
             sections[name] = dict(stored)
     if not config.settings:
-        write_settings(workdir, volumes)
+        across = {
+            name: {method: rows[method]["settings"] for method in ct.ACROSS}
+            for name, rows in volumes.items()
+        }
+        comparison.keep_settings(workdir, across)
     results: dict[str, Any] = {"methods": rows, "volumes": volumes, "prior": about}
     results["largest_singular_value"] = {name: float(of.scale) for name, of in scans.items()}
     # Above 1: the projector that reconstructs is not the one that measured.
@@ -162,7 +165,7 @@ def at_once(config, denoise, scans: ct.Scans, geometry: Any, name: str) -> tuple
     call, choices = build_across(config, denoise, scans, name), ct.ACROSS[name].choices()
     jax.block_until_ready(reconstruct_across(config, call, scans, choices[0]))
     built = time.perf_counter()
-    given = across_settings(config, geometry, name)
+    given = comparison.known(config, label(*geometry), name) if config.settings else {}
     tried = [] if given else tune_across(config, call, geometry, choices)
     chosen = given or choices[int(np.argmax(tried))]
     tuned = time.perf_counter()
@@ -183,12 +186,6 @@ def row(scans: ct.Scans, x: np.ndarray, told: dict, start: float, built: float, 
         "compile": built - start,
         "spent": spent,
     }
-
-
-def across_settings(config: ConfigDict, geometry: Any, name: str) -> dict[str, float]:
-    if not config.settings:
-        return {}
-    return json.loads(Path(config.settings).read_text())[label(*geometry)][name]
 
 
 def num_levels(config: ConfigDict, name: str) -> int:
@@ -226,15 +223,6 @@ def tune_across(config: ConfigDict, call: Any, geometry: Any, choices: list) -> 
     return tried
 
 
-def write_settings(workdir: Path, volumes: dict[str, dict]) -> None:
-    """Add what the methods across slices have chosen to the settings."""
-    path = workdir / "settings.json"
-    settings = records.read_json(path, {})
-    for name, rows in volumes.items():
-        settings[name] |= {method: rows[method]["settings"] for method in ct.ACROSS}
-    records.write_json(path, settings)
-
-
 def headline(results: dict[str, Any]) -> str:
     """Means and spreads over slices; each form of DDS against tuned TV, slice by slice."""
     parts = [f"{name}: {comparison.told(rows)}" for name, rows in results["methods"].items()]
@@ -253,7 +241,7 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(tables)
 
 
-SHOWN = ("FBP", "TV", "DDS, normal", "DDS, proximal", "DiffPIR", "PiGDM")
+SHOWN = ("FBP", "TV", "DDS, calibrated", "DDS, pair", "DiffPIR", "PiGDM")
 
 
 def draw(config, scans, images, results, sections, figure: Figure) -> None:
@@ -274,7 +262,7 @@ def draw(config, scans, images, results, sections, figure: Figure) -> None:
     against_views(left, results["methods"])
     name, rows = next(iter(results["volumes"].items()))
     for method, r in rows.items():
-        style = {"DDS, normal": ":", "DDS, calibrated": "-."}.get(method, "--")
+        style = {"DDS, calibrated": ":", "DDS, pair": "-."}.get(method, "--")
         style = "-" if method in ct.ACROSS else style
         look = {"color": comparison.COLOURS[method], "lw": 2.2 if style == "-" else 1.3}
         right.plot(r["psnr"], style, label=method, **look)

@@ -142,6 +142,22 @@ def load_fastmri(
     Raises:
         ValueError: the package h5py is missing, or the file has no such data.
     """
+    images = coil_images(path, size)
+    full = _centred(np.fft.fftn, images)
+    samplings = [draw_sampling(pattern, acceleration, size, seed + i) for i in range(len(full))]
+    mask = jnp.stack([s.mask for s in samplings])
+    y = jnp.asarray(np.where(mask[:, None], full, 0), jnp.complex64)
+    estimate = jax.jit(lambda one: estimate_maps(one, samplings[0].center))
+    maps = jnp.stack([estimate(one) for one in y])
+    return Scans(mask, maps, y, sigma_y, magnitudes(images))
+
+
+def coil_images(path: Path | str, size: int) -> np.ndarray:
+    """Images (num, C, size, size) of the ``kspace`` in a file like fastMRI's.
+
+    Raises:
+        ValueError: the package h5py is missing, or the file has no such data.
+    """
     try:
         h5py = importlib.import_module("h5py")
     except ImportError as error:
@@ -156,15 +172,13 @@ def load_fastmri(
     images = _centred(np.fft.ifftn, kspace)
     rows, columns = (slice((n - size) // 2, (n - size) // 2 + size) for n in (height, width))
     images = images[:, :, rows, columns]
-    truth = np.sqrt(np.sum(np.abs(images) ** 2, 1))
-    scale = np.quantile(truth, 0.995, axis=(1, 2))[:, None, None]
-    full = _centred(np.fft.fftn, images / scale[:, None])
-    samplings = [draw_sampling(pattern, acceleration, size, seed + i) for i in range(len(full))]
-    mask = jnp.stack([s.mask for s in samplings])
-    y = jnp.asarray(np.where(mask[:, None], full, 0), jnp.complex64)
-    estimate = jax.jit(lambda one: estimate_maps(one, samplings[0].center))
-    maps = jnp.stack([estimate(one) for one in y])
-    return Scans(mask, maps, y, sigma_y, (truth / scale).astype(np.float32))
+    scale = np.quantile(magnitudes(images), 0.995, axis=(1, 2))
+    return images / scale[:, None, None, None]
+
+
+def magnitudes(images: np.ndarray) -> np.ndarray:
+    """The root of the sum of squares over coils (num, C, h, w) -> (num, h, w)."""
+    return np.sqrt(np.sum(np.abs(images) ** 2, 1)).astype(np.float32)
 
 
 def _centred(transform: Any, x: np.ndarray) -> np.ndarray:

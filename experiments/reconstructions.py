@@ -6,6 +6,7 @@ settings and the values among which a tuning subject chooses, at most twelve tog
 
 import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -96,31 +97,31 @@ def divergence(u: jax.Array) -> jax.Array:
     return jax.linear_transpose(gradient, u[0])(u)[0]
 
 
-def sampler(consistency: Callable[..., diffusion.DataConsistency]) -> Callable[..., jax.Array]:
-    """A sample with the data consistency that ``(op, y, sigma_y, settings)`` gives."""
+def sampler(
+    consistency: Callable[..., diffusion.DataConsistency],
+    direction: diffusion.steps.Direction | None = None,
+    num_samples: int = 1,
+) -> Callable[..., jax.Array]:
+    """A sample, or the mean of some, by the consistency that ``(op, y, sigma_y, settings)`` gives.
+
+    Its direction is the data consistency's own if left out.
+    """
 
     def reconstruct(key, denoise, op, y, sigma_y, sigmas, settings):
-        return diffusion.sample(
+        draw = diffusion.sample
+        if num_samples > 1:
+            draw = partial(diffusion.sample_mean, num_samples=num_samples)
+        return draw(
             key,
             denoise,
             sigmas,
             op.in_shape,
             data_consistency=consistency(op, y, sigma_y, settings),
-            step=diffusion.ddim(settings["eta"]),
+            step=diffusion.ddim(settings["eta"], direction=direction),
             dtype=y.dtype,
         ).x
 
     return reconstruct
-
-
-def mean_of(reconstruct: Callable[..., jax.Array], num: int) -> Callable[..., jax.Array]:
-    """The mean of ``num`` samples: it nears the posterior's, of the least expected error."""
-
-    def mean(key, *operands):
-        samples = jax.lax.map(lambda k: reconstruct(k, *operands), jax.random.split(key, num))
-        return jnp.mean(samples, axis=0)
-
-    return mean
 
 
 def normal_dds(op, y, sigma_y, s) -> diffusion.DataConsistency:
@@ -132,6 +133,13 @@ def normal_dds(op, y, sigma_y, s) -> diffusion.DataConsistency:
 def calibrated_dds(op, y, sigma_y, s) -> diffusion.DataConsistency:
     """DDS with the weight that the noise calibrates: DiffPIR's step, the prior's direction."""
     step = diffusion.posterior_proximal(op, y, s["noise"] * sigma_y, SIGMA_DATA)
+    return step._replace(direction="prior")
+
+
+def local_dds(op, y, sigma_y, s) -> diffusion.DataConsistency:
+    """DDS with a weight a pixel, by how bright the estimate is around it."""
+    variance = diffusion.local_variance(s["contrast"])
+    step = diffusion.posterior_proximal(op, y, s["noise"] * sigma_y, variance=variance)
     return step._replace(direction="prior")
 
 
@@ -162,7 +170,8 @@ def by_jacobian(jacobian: str = "vjp") -> dict[str, Method]:
         del sigma_y
         return diffusion.dps(op, y, s["zeta"], jacobian=jacobian)
 
-    zetas = (0.25, 1.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+    noises = {"eta": ETAS, "noise": (0.1, 0.3, 1.0, 3.0)}
+    zetas = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
     return {
         "PiGDM": Method(
             sampler(pigdm),
@@ -170,18 +179,22 @@ def by_jacobian(jacobian: str = "vjp") -> dict[str, Method]:
             "jacobian",
             products=1,
         ),
-        "MMPS": Method(
-            sampler(mmps), {"eta": ETAS, "noise": (0.1, 0.3, 1.0, 3.0)}, "jacobian", products=4
+        "MMPS": Method(sampler(mmps), noises, "jacobian", products=4),
+        "MMPS, pair": Method(
+            sampler(mmps, num_samples=2), noises, "jacobian", samples=2, products=8
         ),
-        "DPS": Method(sampler(dps), {"eta": (1.0,), "zeta": zetas}, "dps", products=1),
+        "DPS": Method(  # as published: a step down after that of the sampler
+            sampler(dps, "prior"), {"eta": (1.0,), "zeta": zetas}, "dps", products=1
+        ),
     }
 
 
 SIGMA_DATA = 0.25
 ETAS = (0.5, 0.85, 1.0)
 NORMAL_STEPS = (1, 2, 5, 10)
-CALIBRATIONS = (0.3, 1.0, 3.0, 10.0)
-"""Of the calibrated form, factors of the noise that it is told."""
+CALIBRATIONS = {"eta": (0.85, 1.0), "noise": (0.3, 1.0, 2.0, 4.0, 10.0, 30.0)}
+"""Of the calibrated form, with factors of the noise that it is told."""
+CONTRASTS = {"eta": (1.0,), "contrast": (0.1, 0.25, 0.5), "noise": (0.5, 1.0, 2.0, 4.0)}
 METHODS = {
     "zero-filled": Method(zero_filled, {}),
     "CG-SENSE": Method(cg_sense, {"l2": (1e-3, 3e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5)}),
@@ -199,15 +212,9 @@ METHODS = {
         {"eta": ETAS, "gamma": (5.0, 20.0, 100.0, 400.0)},
         "sample",
     ),
-    "DDS, calibrated": Method(
-        sampler(calibrated_dds), {"eta": ETAS, "noise": CALIBRATIONS}, "sample"
-    ),
-    "DDS, mean of 3": Method(
-        mean_of(sampler(calibrated_dds), 3),
-        {"eta": ETAS, "noise": CALIBRATIONS},
-        "mean",
-        samples=3,
-    ),
+    "DDS, calibrated": Method(sampler(calibrated_dds), CALIBRATIONS, "sample"),
+    "DDS, local": Method(sampler(local_dds), CONTRASTS, "sample"),
+    "DDS, pair": Method(sampler(local_dds, num_samples=2), CONTRASTS, "pair", samples=2),
     "DiffPIR": Method(
         sampler(
             lambda op, y, sigma_y, s: diffusion.posterior_proximal(

@@ -6,7 +6,8 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from configs import ct_reconstruction as configs
-from experiments import comparison, ct, ct_reconstruction, lungs
+from configs import train_denoiser
+from experiments import comparison, ct, ct_reconstruction, lungs, subjects
 
 THICKNESS = 5.0  # mm, of a slice
 
@@ -186,6 +187,13 @@ def test_a_folder_of_slices_is_read_in_order_and_in_hounsfield_units(tmp_path):
     expected = (two / 2000 + 0.5).reshape(2, 16, 3, 16, 3).mean((2, 4))
     np.testing.assert_allclose(scans.truth[:2], expected, atol=1e-5)
     assert scans.truth[2].mean() == pytest.approx(one.mean() / 2000 + 0.5, abs=1e-5)
+
+    prior = train_denoiser.get_config("ct")
+    prior.size, prior.scans, prior.tune_scans = 16, str(tmp_path), str(tmp_path)
+    subject = subjects.SUBJECTS["lungs"]
+    np.testing.assert_allclose(subject.train(prior), scans.truth, rtol=1e-6)
+    np.testing.assert_allclose(subject.tune(prior), scans.truth, rtol=1e-6)
+    assert "patient" not in subject.about(prior)
 
 
 def test_a_folder_without_fitting_slices_is_refused(tmp_path):

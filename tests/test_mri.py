@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import comparison, heads, mri, mri_reconstruction, reconstructions
+from configs import train_denoiser
+from experiments import comparison, heads, mri, mri_reconstruction, reconstructions, subjects
 from subspace_jax import diffusion
 
 SIGMA = 0.01
@@ -111,14 +112,6 @@ def test_a_grid_has_at_most_twelve_choices():
         assert 1 <= len(method.choices()) <= 12, name
 
 
-def test_a_mean_of_samples_spreads_by_the_root_of_their_number_less():
-    def draw(key, mean):
-        return mean + jax.random.normal(key, (1000,))
-
-    x = reconstructions.mean_of(draw, 4)(jax.random.key(0), 3.0)
-    np.testing.assert_allclose([x.mean(), x.std()], [3, 0.5], atol=0.05)
-
-
 SAMPLERS = [name for name, method in reconstructions.METHODS.items() if method.levels]
 
 
@@ -165,16 +158,23 @@ def test_a_file_of_measurements_is_scaled_masked_and_its_truth_is_what_all_of_it
     with pytest.raises(ValueError, match="size 64 exceeds the images of 40 x 36"):
         mri.load_fastmri(path, 64, "equispaced", 4, 0, sigma_y=SIGMA)
 
+    config = train_denoiser.get_config("smoke")
+    config.size, config.scans, config.tune_scans = 32, str(path), str(path)
+    subject = subjects.SUBJECTS["heads"]
+    np.testing.assert_array_equal(subject.train(config), scans.truth)
+    np.testing.assert_array_equal(subject.tune(config), scans.truth)
+    assert subject.about(config)["scans"] == str(path)
+
 
 def test_gains_are_told_head_by_head_and_the_race_by_the_fastest_that_is_good_enough():
     rows = {
         "CG-SENSE": {"psnr": [20.0, 22.0, 23.0, 25.0]},
         mri_reconstruction.DDS: {"psnr": [24.0, 26.0, 26.0, 26.0]},
     }
-    psnr = mri_reconstruction.by_head(("head_a", "b"), rows)
+    psnr = mri_reconstruction.by_head(("head_a", "b"), rows, "psnr")
     assert psnr["CG-SENSE"] == {"head_a": 21.0, "b": 24.0}
     told = mri_reconstruction.gains(psnr)
-    assert told.endswith("less CG-SENSE +3.0: a +4.0, b +2.0")
+    assert told.endswith("less CG-SENSE +3.0 ± 1.0 over heads: a +4.0, b +2.0")
     assert mri_reconstruction.gains({}) == ""
     curves = {
         "DDS": [[5, 0.1, 24.9], [10, 0.2, 25.1], [20, 0.4, 26.0]],
@@ -189,7 +189,11 @@ def test_gains_are_told_head_by_head_and_the_race_by_the_fastest_that_is_good_en
     assert mri_reconstruction.race({"curves": {}}) == []
 
 
-def test_settings_that_are_missing_are_named():
-    config = ConfigDict({"settings": "old.json"})
-    with pytest.raises(ValueError, match=r"old\.json has no settings of 'TV' for 'x4 random'"):
-        comparison.known(config, {"4": {"TV": {}}}, "x4 random", "TV")
+def test_settings_that_are_missing_are_named(tmp_path):
+    config = ConfigDict({"settings": str(tmp_path / "settings.json")})
+    comparison.keep_settings(tmp_path, {"x4 random": {"DPS": {"zeta": 8.0}}})
+    comparison.keep_settings(tmp_path, {"x4 random": {"DPS, 300 levels": {"zeta": 16.0}}, "4": {}})
+    assert comparison.known(config, "x4 random", "DPS") == {"zeta": 8.0}
+    assert comparison.known(config, "x4 random", "DPS, 300 levels") == {"zeta": 16.0}
+    with pytest.raises(ValueError, match=r"settings\.json has no settings of 'TV' for 'x4 random'"):
+        comparison.known(config, "x4 random", "TV")

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import azula.guidance.diffpir
 import azula.guidance.dps
 import azula.guidance.mmps
+import azula.guidance.pgdm
 import azula.linalg.covariance
+import azula.linalg.solve
 import azula.noise
 import azula.sample
 import deepinv
@@ -66,11 +68,11 @@ class Karras(azula.noise.Schedule):
 
 
 class Prior(Denoiser):
-    """The U-Net in azula's terms."""
+    """The U-Net in azula's terms, for flat images (1, length)."""
 
-    def __init__(self, denoise: Callable[[Tensor, Tensor], Tensor], schedule: Karras):
+    def __init__(self, denoise: Callable[[Tensor, Tensor], Tensor], schedule: Karras, length: int):
         super().__init__()
-        self.denoise, self.schedule = denoise, schedule
+        self.denoise, self.schedule, self.length = denoise, schedule, length
 
     def forward(self, x_t: Tensor, t: Tensor) -> DiracPosterior:
         """Of flat images: azula's solvers take inner products along the last axis."""
@@ -98,13 +100,13 @@ def of_azula(config: Any, denoise: Any, name: str, build: Callable, grid: Mappin
     num_levels = config.levels[reconstructions.METHODS[name].levels]
     low, high = config.sigma_range
     sigmas = diffusion.karras_sigmas(num_levels, sigma_min=low, sigma_max=high)
-    prior = Prior(denoise, Karras(np.asarray(sigmas)))
+    prior = Prior(denoise, Karras(np.asarray(sigmas)), 2 * config.size**2)
 
     def call(scans, i, settings):
         torch.manual_seed(i)
         A, y = measurement(scans, i)
         sampler = build(prior, A, y, scans.sigma_y, settings, steps=num_levels, silent=True)
-        return complex_image(as_image(sampler(sampler.init((1, 2 * config.size**2)))))
+        return complex_image(as_image(sampler(sampler.init((1, prior.length)))))
 
     return Contender(name, "azula", call, grid, num_levels)
 
@@ -120,6 +122,20 @@ def azula_diffpir(prior, A, y, sigma_y, s, **options):
         prior, y, A, sigma_y**2, lmbda=s["lambda"], solver="cg", iterations=5
     )
     return azula.sample.DDIMSampler(guided, eta=s["eta"], **options)
+
+
+def azula_pigdm(prior, A, y, sigma_y, s, **options):
+    """The pseudo-inverse, for which the library asks, with the weight ``l2``: there is noise."""
+    del sigma_y
+    _, adjoint = torch.func.vjp(A, torch.zeros(1, prior.length))
+
+    def pseudo_inverse(v: Tensor) -> Tensor:
+        def gram(x: Tensor) -> Tensor:
+            return adjoint(A(x))[0] + s["l2"] * x
+
+        return azula.linalg.solve.cg(gram, adjoint(v)[0], iterations=10, dtype=torch.float32)
+
+    return azula.guidance.pgdm.PGDMSampler(prior, y, A, pseudo_inverse, eta=s["eta"], **options)
 
 
 def azula_dps(prior, A, y, sigma_y, s, **options):
@@ -206,6 +222,14 @@ def complex_image(x: Tensor) -> np.ndarray:
     return real + 1j * imaginary
 
 
+def in_torch(config: Any, x: np.ndarray, sigma: float) -> np.ndarray:
+    """The prior in torch, of a complex image."""
+    channels = np.stack([x.real, x.imag])[None].astype(np.float32)
+    with torch.no_grad():
+        denoise = _torch_prior.load(config.weights)
+        return complex_image(denoise(torch.from_numpy(channels), torch.tensor([sigma])))
+
+
 def field(config: Any, scans: mri.Scans) -> list[Contender]:
     """All of them, ours before those that do the same."""
     prior, _ = denoisers.load(config.weights)
@@ -217,6 +241,7 @@ def field(config: Any, scans: mri.Scans) -> list[Contender]:
         ours(config, prior, scans, "TV"),
         Contender("TV", "sigpy", sigpy_tv, reconstructions.METHODS["TV"].grid, 0),
         ours(config, prior, scans, "DDS, proximal"),
+        ours(config, prior, scans, "DDS, pair"),
         ours(config, prior, scans, "DiffPIR"),
         of_azula(config, same, "DiffPIR", azula_diffpir, etas | {"lambda": (0.03, 0.1, 0.3, 1.0)}),
         of_deepinv(
@@ -226,6 +251,8 @@ def field(config: Any, scans: mri.Scans) -> list[Contender]:
             deepinv_diffpir,
             {"zeta": (0.3, 0.7, 1.0), "lambda": (1.0, 3.0, 7.0, 15.0)},
         ),
+        ours(config, prior, scans, "PiGDM"),
+        of_azula(config, same, "PiGDM", azula_pigdm, etas | {"l2": (0.003, 0.01, 0.03, 0.1)}),
         ours(config, prior, scans, "MMPS"),
         of_azula(config, same, "MMPS", azula_mmps, etas | {"noise": (0.3, 1.0, 3.0)}),
         ours(config, prior, scans, "DPS"),

@@ -225,7 +225,7 @@ def row(m: Timed) -> dict[str, Any]:
         "what": m.what,
         "time, ms": f"{np.median(m.milliseconds):.4g} ({m.milliseconds.min():.4g})",
         "/ parallel_beam": f"{m.ratio:.2f}",
-        "PSNR, dB": "" if m.psnr is None else f"{m.psnr:.2f}",
+        "PSNR, dB": "" if m.psnr is None else f"{m.psnr:.4f}",
         "error of the Gram or A x": "" if m.error is None else f"{m.error:.1e}",
         "mismatch": "" if m.mismatch is None else f"{m.mismatch:.1e}",
         "compile, s": "" if m.compile_seconds is None else f"{m.compile_seconds:.2f}",
@@ -240,7 +240,7 @@ def summary(measured: dict[str, list[Timed]]) -> str:
         gram, both = (found[operator, f"DDS, {w}"] for w in ("Toeplitz Gram", "A, then A^T"))
         parts.append(
             f"{operator}: {both.ratio / gram.ratio:.0f} times faster than A, then A^T, "
-            f"PSNR {gram.psnr:.2f} for {both.psnr:.2f} dB"
+            f"PSNR {gram.psnr:.3f} for {both.psnr:.3f} dB"
         )
     for m in measured["projections"]:
         if m.library != "ours":

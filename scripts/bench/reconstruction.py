@@ -4,7 +4,7 @@
 
 Scans like those of `experiments.mri_reconstruction`, of one head and with one draw of random lines,
 x4; all see the same masks, coil maps, noise and U-Net, whose weights torch reads from the same file
-(its outputs agree to 3e-6). What a method leaves open is chosen for each library apart on two
+(`parity`). What a method leaves open is chosen for each library apart on two
 slices of the tuning subject; the time is the median over the test slices of calls in turn, all
 threads allowed. A quick run's few levels say nothing of quality.
 
@@ -36,7 +36,7 @@ from experiments import (
     records,
 )
 from scripts.bench import _report
-from scripts.bench._reconstructors import Contender, field, ours
+from scripts.bench._reconstructors import Contender, field, in_torch, ours
 from subspace_jax.diffusion._consistency import linearized
 
 ACCELERATION = 4
@@ -63,6 +63,20 @@ class Timed(NamedTuple):
             "/ ours": f"{self.ratio:.2f}",
             "first call, s": f"{self.first_seconds:.2f}",
             "settings": ", ".join(f"{name} {value:g}" for name, value in self.settings.items()),
+        }
+
+
+class Parity(NamedTuple):
+    """How far torch's network is from ours, of the largest output."""
+
+    sigma: float
+    error: float
+
+    def row(self) -> dict[str, Any]:
+        """One line of the table."""
+        return {
+            "method": f"torch's network less ours at noise {self.sigma:g}",
+            "mean (range)": f"{self.error:.1e}",
         }
 
 
@@ -115,10 +129,23 @@ def jacobians(quick: bool) -> Iterator[Timed]:
     prior, _ = denoisers.load(config.weights)
     contenders = [
         ours(config, prior, test, name, jacobian)
-        for name in reconstructions.by_jacobian()
+        for name, method in reconstructions.by_jacobian().items()
+        if method.samples == 1
         for jacobian in ("vjp", "jvp")
     ]
     yield from in_turn(contenders, test, tuning, quick)
+
+
+def parity(quick: bool) -> Iterator[Parity]:
+    """The two networks at a slice with noise."""
+    config, test, _ = scans_of(quick)
+    prior, _ = denoisers.load(config.weights)
+    for sigma in (0.02, 0.1, 0.5, 2.0):
+        noise = jax.lax.complex(*jax.random.normal(jax.random.key(0), (2, *test.truth[0].shape)))
+        noisy = test.truth[0] + sigma * noise
+        mine = np.asarray(prior(noisy, jnp.float32(sigma)))
+        error = np.abs(in_torch(config, np.asarray(noisy), sigma) - mine).max()
+        yield Parity(sigma, float(error / np.abs(mine).max()))
 
 
 def asymmetry(quick: bool) -> Iterator[Asymmetry]:
@@ -209,7 +236,7 @@ def main() -> None:
         "reconstruction",
         "MR reconstruction with one prior, beside other libraries",
         "median (minimum) over slices of calls in turn; PSNR with its deviation over slices",
-        (slices, jacobians, asymmetry),
+        (slices, jacobians, parity, asymmetry),
         lambda m: m.row(),
         summary,
     )
