@@ -34,33 +34,40 @@ def get_config(arg=None):
         "DDS, calibrated",
         "DDS, local",
         "DDS, pair",
+        "DDS, no noise",
         "DiffPIR",
         "DDNM",
         "PiGDM",
         "MMPS",
         "MMPS, pair",
         "DPS",
+        "DPS, no noise",
         "RED-diff",
     )
     config.sigma_range = (0.01, 5.0)
     config.levels = ConfigDict(
-        {"sample": 20, "pair": 24, "jacobian": 20, "dps": 100, "red_diff": 100}
+        {"sample": 20, "pair": 24, "quiet": 20, "jacobian": 20, "dps": 100, "red_diff": 100}
     )
-    config.curve = ("DDS, pair", "DPS")  # with the first sampling, also
+    config.curve = (
+        "DDS, pair",
+        "DDS, no noise",
+        "DPS",
+        "DPS, no noise",
+    )  # with the first sampling, also
     config.curve_levels = (5, 8, 12, 50)  # at these numbers of levels
     config.num_curve_slices = 6
     config.num_tune = 3  # slices, each with a draw of the sampling
     config.num_test = 6  # of each of the three heads
     if options.quick:
-        config.methods = ("CG-SENSE", "TV", "DDS, calibrated", "DDS, pair")
+        config.methods = ("CG-SENSE", "TV", "DDS, calibrated", "DDS, no noise")
         config.curve = ()
     if options.fastmri:
         config.size, config.weights = 320, "runs/train_denoiser/denoiser.npz"
     if options.smoke:
-        config.methods = ("zero-filled", "CG-SENSE", "TV", "DDS, pair")
+        config.methods = ("zero-filled", "CG-SENSE", "TV", "DDS, no noise")
         config.samplings, config.num_test = (("equispaced", 4),), 1
         config.num_tune = 1
-        config.levels = ConfigDict({"pair": 4})
+        config.levels = ConfigDict({"quiet": 4})
         config.curve = ()
     return config
 

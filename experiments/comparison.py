@@ -250,6 +250,7 @@ COLOURS = {
     "DDS, calibrated": plots.BLUE,
     "DDS, local": plots.BLUE,
     "DDS, pair": plots.BLUE,
+    "DDS, no noise": plots.BLUE,
     "DDS, z-TV": plots.BLUE,
     "TV, 3-D": plots.ORANGE,
     "DiffPIR": plots.SKY,
@@ -258,11 +259,12 @@ COLOURS = {
     "MMPS": plots.GREEN,
     "MMPS, pair": plots.GREEN,
     "DPS": plots.VERMILION,
+    "DPS, no noise": plots.VERMILION,
     "RED-diff": plots.PURPLE,
 }
 
 
-MARKERS = "xP*os^<>DdvhXp8"
+MARKERS = "xP*os^<>DdvhXp8H+"
 
 
 def spread(axes: Any, name: str, marker: str, x: Any, psnr: Any) -> None:

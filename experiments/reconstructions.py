@@ -101,16 +101,22 @@ def sampler(
     consistency: Callable[..., diffusion.DataConsistency],
     direction: diffusion.steps.Direction | None = None,
     num_samples: int = 1,
+    quiet: bool = False,
 ) -> Callable[..., jax.Array]:
     """A sample, or the mean of some, by the consistency that ``(op, y, sigma_y, settings)`` gives.
 
-    Its direction is the data consistency's own if left out.
+    Its direction is the data consistency's own if left out. A ``quiet`` one draws no noise, and
+    its levels fall from `START` at the least squares that CG-SENSE finds.
     """
 
     def reconstruct(key, denoise, op, y, sigma_y, sigmas, settings):
         draw = diffusion.sample
         if num_samples > 1:
             draw = partial(diffusion.sample_mean, num_samples=num_samples)
+        if quiet:
+            start = cg_sense(key, denoise, op, y, sigma_y, sigmas, {"l2": START_L2})
+            sigmas = diffusion.karras_sigmas(len(sigmas) - 1, sigma_min=sigmas[-2], sigma_max=START)
+            draw = partial(draw, normal=diffusion.no_noise, start=start)
         return draw(
             key,
             denoise,
@@ -186,10 +192,15 @@ def by_jacobian(jacobian: str = "vjp") -> dict[str, Method]:
         "DPS": Method(  # as published: a step down after that of the sampler
             sampler(dps, "prior"), {"eta": (1.0,), "zeta": zetas}, "dps", products=1
         ),
+        "DPS, no noise": Method(
+            sampler(dps, "prior", quiet=True), {"eta": (1.0,), "zeta": zetas}, "quiet", products=1
+        ),
     }
 
 
 SIGMA_DATA = 0.25
+START, START_L2 = 0.5, 0.01
+"""The first level of samplers without noise; the weight of the least squares they start from."""
 ETAS = (0.5, 0.85, 1.0)
 NORMAL_STEPS = (1, 2, 5, 10)
 CALIBRATIONS = {"eta": (0.85, 1.0), "noise": (0.3, 1.0, 2.0, 4.0, 10.0, 30.0)}
@@ -215,6 +226,7 @@ METHODS = {
     "DDS, calibrated": Method(sampler(calibrated_dds), CALIBRATIONS, "sample"),
     "DDS, local": Method(sampler(local_dds), CONTRASTS, "sample"),
     "DDS, pair": Method(sampler(local_dds, num_samples=2), CONTRASTS, "pair", samples=2),
+    "DDS, no noise": Method(sampler(local_dds, quiet=True), CONTRASTS, "quiet"),
     "DiffPIR": Method(
         sampler(
             lambda op, y, sigma_y, s: diffusion.posterior_proximal(

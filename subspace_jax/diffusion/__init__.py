@@ -40,6 +40,7 @@ from subspace_jax.diffusion.steps import (
     dpmpp_2m,
     euler,
     heun,
+    no_noise,
     standard_normal,
 )
 
@@ -71,6 +72,7 @@ __all__ = [
     "local_variance",
     "low_rank_gaussians",
     "moment_matching",
+    "no_noise",
     "null_space",
     "olss",
     "operators",

@@ -45,6 +45,7 @@ def sample(
     dtype: Any = None,
     save_every: int = 0,
     normal: Normal = standard_normal,
+    start: Inexact[Array, "*shape"] | None = None,
 ) -> SampleResult:
     """A sample: noise of level sigmas[0], taken down through all levels in one scan.
 
@@ -61,10 +62,15 @@ def sample(
             ``sigmas``.
         save_every: steps between two estimates that are kept; 0: none is.
         normal: (key, shape, dtype) -> all noise, of variance one in every real component.
+        start: an estimate of x_0 to which the first noise is added, so that levels may begin where
+            they drown its error ("come closer, diffuse faster"); None: zero.
 
     Raises:
-        ValueError: ``sigmas`` that do not descend to zero or above, a negative ``save_every``, or a
-            denoiser that changes the shape, or real into complex.
+        ValueError: ``sigmas`` that do not descend to zero or above, a negative ``save_every``, a
+            ``start`` of another shape, or complex for a real sample, or a denoiser that changes the
+            shape, or real into complex.
+
+    Reference: of ``start``, Chung, Sim & Ye (2022), "Come-closer-diffuse-faster", algorithm 1.
     """
     sigmas = levels("sigmas", sigmas)
     _check(sigmas, save_every)
@@ -75,6 +81,8 @@ def sample(
     guided = guide(denoise, consistency)
     first, rest = jax.random.split(key)
     x = sigmas[0] * normal(first, tuple(shape), dtype)
+    if start is not None:
+        x = _started(start, x.shape, x.dtype) + x
     state = consistency.init(x)
     num_steps = len(sigmas) - 1
     num_saved = num_steps // save_every if save_every else 0
@@ -117,6 +125,7 @@ def sample_mean(
     data_consistency: DataConsistency | None = None,
     step: Step | None = None,
     dtype: Any = None,
+    start: Inexact[Array, "*shape"] | None = None,
 ) -> MeanResult:
     """The mean of samples whose noises cancel: of an image, the estimate of least error.
 
@@ -132,6 +141,7 @@ def sample_mean(
         data_consistency: as in `sample`.
         step: as in `sample`.
         dtype: as in `sample`.
+        start: as in `sample`, of all samples.
 
     Raises:
         ValueError: ``num_samples`` below two, or what `sample` refuses.
@@ -152,6 +162,7 @@ def sample_mean(
             step=step,
             dtype=dtype,
             normal=balanced_normal("samples"),
+            start=start,
         ).x
 
     samples = jax.vmap(one, axis_name="samples")(jax.random.split(key, num_samples))
@@ -175,6 +186,15 @@ def guide(denoise: Denoiser, consistency: DataConsistency) -> Guided:
         return x0, corrected.astype(x.dtype), state
 
     return Guided(predict, consistency.direction)
+
+
+def _started(start: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    start = jnp.asarray(start)
+    if start.shape != shape:
+        raise ValueError(f"start has shape {start.shape}, the sample {shape}")
+    if jnp.iscomplexobj(start) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        raise ValueError(f"start is {start.dtype}, the sample {dtype}")
+    return start.astype(dtype)
 
 
 def _check(sigmas: Array, save_every: int) -> None:

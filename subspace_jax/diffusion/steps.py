@@ -25,6 +25,7 @@ __all__ = [
     "dpmpp_2m",
     "euler",
     "heun",
+    "no_noise",
     "standard_normal",
 ]
 
@@ -170,6 +171,17 @@ def standard_normal(key: Key, shape: tuple[int, ...], dtype: Any) -> Inexact[Arr
     """Noise of variance one in every real component: a complex entry has two of them."""
     z = jax.random.normal(key, shape, dtype)
     return z * 2**0.5 if jnp.issubdtype(dtype, jnp.complexfloating) else z
+
+
+def no_noise(key: Key, shape: tuple[int, ...], dtype: Any) -> Inexact[Array, "..."]:
+    """Zero in place of normal noise: a sampler's path without what it draws, a point estimate.
+
+    With linear samplers it is the mean of samples exactly, with others near it: of an image the
+    estimate of least error for one run's price (`sample_mean` has a spread, this has none). Give a
+    ``start``: levels begin at its error, which the denoiser takes for noise.
+    """
+    del key
+    return jnp.zeros(shape, dtype)
 
 
 def balanced_normal(axis_name: str) -> Normal:
