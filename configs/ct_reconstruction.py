@@ -34,23 +34,24 @@ def get_config(arg=None):
         "DDS, calibrated",
         "DDS, local",
         "DDS, pair",
+        "DDS, no noise",
         "DiffPIR",
         "PiGDM",
     )
     config.sigma_range = (0.01, 5.0)
     config.levels = ConfigDict(
-        {"sample": 20, "pair": 24, "jacobian": 20, "dps": 100, "red_diff": 100}
+        {"sample": 20, "pair": 24, "quiet": 20, "jacobian": 20, "dps": 100, "red_diff": 100}
     )
     config.num_tune = 2  # slices
     config.num_test = 12
     config.volumes = ((8, 180), (60, 120))  # where all slices are also reconstructed at once
-    config.volume_methods = ("TV", "DDS, calibrated", "DDS, pair")  # beside, slice by slice
+    config.volume_methods = ("TV", "DDS, calibrated", "DDS, no noise")  # beside, slice by slice
     config.num_volume = 0  # the middle slices of the patient; 0: all
     config.num_head = 64  # slices
     if options.head:
         config.body, config.weights = "head", "experiments/assets/denoiser64_wide.npz"
         config.settings, config.geometries = "", config.volumes
-        config.methods = ("FBP", "TV", "DDS, calibrated", "DDS, pair")
+        config.methods = ("FBP", "TV", "DDS, calibrated", "DDS, no noise")
     if options.aapm:
         config.size, config.weights = 256, "runs/train_denoiser/denoiser.npz"
         config.levels.sample = 50
@@ -59,7 +60,7 @@ def get_config(arg=None):
         config.geometries = config.volumes = ((8, 180),)
         config.volume_methods, config.num_volume = (), 6
         config.num_tune, config.num_test = 1, 2
-        config.levels = ConfigDict({"sample": 5})
+        config.levels = ConfigDict({"sample": 5, "quiet": 5})
     return config
 
 

@@ -173,6 +173,7 @@ METHODS = {
     "DDS, calibrated": _with("DDS, calibrated"),
     "DDS, local": _with("DDS, local"),
     "DDS, pair": _with("DDS, pair"),
+    "DDS, no noise": _with("DDS, no noise"),
     "DiffPIR": _with("DiffPIR"),
     "DDNM": _with("DDNM"),
     "PiGDM": _with("PiGDM"),
@@ -187,8 +188,8 @@ def volume(op: operators.LinearOperator, num_slices: int) -> operators.LinearOpe
     return operators.stack3d(op, num_slices, batch=lambda f: meshes.in_parts(jax.vmap(f)))
 
 
-def across_slices(key, denoise, op, y, sigma_y, sigmas, settings):
-    """A volume by DDS with total variation across its slices.
+def across_slices(key, denoise, op, y, sigma_y, sigmas, settings, quiet: bool = False):
+    """A volume by DDS with total variation across its slices, ``quiet`` without noise.
 
     The network sees one slice after the other, on every device its own ones; the last slice counts
     as the first's neighbour.
@@ -199,7 +200,7 @@ def across_slices(key, denoise, op, y, sigma_y, sigmas, settings):
         return jax.lax.map(lambda slice: denoise(slice, sigma), x)
 
     sample = reconstructions.sampler(
-        lambda op, y, _, s: diffusion.admm_tv(op, y, s["rho"], s["lam"])
+        lambda op, y, _, s: diffusion.admm_tv(op, y, s["rho"], s["lam"]), quiet=quiet
     )
     return sample(key, one_by_one, op, y, sigma_y, sigmas, settings)
 
@@ -210,6 +211,11 @@ ACROSS = {
         across_slices,
         {"eta": (0.85, 1.0), "rho": (0.01, 0.02), "lam": (1e-4, 3e-4, 1e-3)},
         "sample",
+    ),
+    "DDS, z-TV, no noise": reconstructions.Method(
+        partial(across_slices, quiet=True),
+        {"eta": (1.0,), "rho": (0.0025, 0.005, 0.01, 0.02), "lam": (3e-5, 1e-4, 3e-4)},
+        "quiet",
     ),
 }
 """Of whole volumes, whose operator is a stack."""

@@ -241,7 +241,7 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(tables)
 
 
-SHOWN = ("FBP", "TV", "DDS, calibrated", "DDS, pair", "DiffPIR", "PiGDM")
+SHOWN = ("FBP", "TV", "DDS, calibrated", "DDS, no noise", "DiffPIR", "PiGDM")
 
 
 def draw(config, scans, images, results, sections, figure: Figure) -> None:
@@ -262,7 +262,7 @@ def draw(config, scans, images, results, sections, figure: Figure) -> None:
     against_views(left, results["methods"])
     name, rows = next(iter(results["volumes"].items()))
     for method, r in rows.items():
-        style = {"DDS, calibrated": ":", "DDS, pair": "-."}.get(method, "--")
+        style = {"DDS, calibrated": ":", "DDS, no noise": "-."}.get(method, "--")
         style = "-" if method in ct.ACROSS else style
         look = {"color": comparison.COLOURS[method], "lw": 2.2 if style == "-" else 1.3}
         right.plot(r["psnr"], style, label=method, **look)

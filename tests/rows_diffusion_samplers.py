@@ -156,6 +156,12 @@ DIFFUSION_SAMPLER_ROWS = {
         dtypes=("float32",),
         grad=False,
     ),
+    "diffusion.no_noise": Row(
+        lambda key: diffusion.no_noise(key, (3,), jnp.float32),
+        keys,
+        dtypes=("float32",),
+        grad=False,
+    ),
     "diffusion.balanced_normal": Row(
         lambda keys: jax.vmap(
             lambda key: diffusion.balanced_normal("samples")(key, (3,), jnp.float32),

@@ -73,6 +73,32 @@ def test_the_mean_of_samples_whose_noises_cancel_is_nearer_to_that_of_the_poster
     assert ours < 0.5 * theirs
 
 
+def test_the_path_without_noise_is_as_near_to_the_mean_of_the_posterior_as_a_pair_of_samples():
+    sigma_y, n = 0.1, 16
+    sigmas = diffusion.karras_sigmas(20, sigma_min=0.01, sigma_max=20.0)
+
+    @jax.jit
+    @jax.vmap
+    def errors(key):
+        """Of a path, of a pair whose noises cancel and of a sample."""
+        U, weights, A, y = measured(key, 3, n, 3, 4, sigma_y)
+        mean, _ = lrg.moments(lrg.posterior(U, weights, A, y, sigma_y))
+
+        def denoise(x, sigma):
+            return lrg.denoise_posterior(U, weights, A, y, sigma_y, x, sigma)
+
+        found = [
+            diffusion.sample(key, denoise, sigmas, (n,), normal=diffusion.no_noise).x,
+            diffusion.sample_mean(key, denoise, sigmas, (n,), 2).x,
+            diffusion.sample(key, denoise, sigmas, (n,)).x,
+        ]
+        return jnp.stack([jnp.mean((x - mean) ** 2) for x in found])
+
+    path, pair, sample = errors(jax.random.split(jax.random.key(5), 200)).mean(0)
+    assert path < 1.3 * pair
+    assert path < 0.25 * sample
+
+
 def test_moment_matching_finds_the_posterior_mean_of_one_component():
     sigma_y, n, num = 0.1, 16, 200
     U, weights, A, y = measured(jax.random.key(1), 1, n, 3, 6, sigma_y)

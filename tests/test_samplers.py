@@ -231,18 +231,28 @@ def test_the_mean_of_samples_is_free_of_noise_where_the_sampler_is_linear(name, 
         "data_consistency": diffusion.posterior_proximal(op, y, 0.3, 1.0, 4),
         "step": STEPS[name],
     }
+    setup["start"] = jnp.arange(float(N))
     silent = diffusion.sample(
-        jax.random.key(0),
-        denoise,
-        levels(6),
-        (N,),
-        **setup,
-        normal=lambda key, shape, dtype: jnp.zeros(shape, dtype),
+        jax.random.key(0), denoise, levels(6), (N,), **setup, normal=diffusion.no_noise
     ).x
     result = diffusion.sample_mean(jax.random.key(1), denoise, levels(6), (N,), num, **setup)
     assert result.samples.shape == (num, N)
     assert np.abs(result.samples - silent).max() > 0.01
     np.testing.assert_allclose(result.x, silent, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.complex128])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_linear_sampler_adds_the_path_of_the_start_to_that_of_the_noise(name, dtype):
+    def draw(**options):
+        denoise = gaussian_denoiser(covariance(N))
+        given = {"step": STEPS[name], "dtype": dtype} | options
+        return diffusion.sample(jax.random.key(2), denoise, levels(5), (N,), **given).x
+
+    start = jax.random.normal(jax.random.key(3), (N,), dtype)
+    quiet = draw(normal=diffusion.no_noise, start=start)
+    assert jnp.linalg.norm(quiet) > 1e-3
+    np.testing.assert_allclose(draw(start=start), draw() + quiet, rtol=1e-9)
 
 
 def test_another_key_does_not_compile_again():
@@ -304,6 +314,10 @@ def test_what_does_not_fit_is_named():
         diffusion.sample(key, denoise, [3, 2, 0], (N,))
     with pytest.raises(ValueError, match="save_every must be >= 0, got -1"):
         diffusion.sample(key, denoise, levels(6), (N,), save_every=-1)
+    with pytest.raises(ValueError, match=r"start has shape \(2,\), the sample \(\d,\)"):
+        diffusion.sample(key, denoise, levels(6), (N,), start=jnp.ones(2))
+    with pytest.raises(ValueError, match="start is complex128, the sample float64"):
+        diffusion.sample(key, denoise, levels(6), (N,), start=jnp.ones(N, complex))
     with pytest.raises(ValueError, match="num_samples must be at least 2, got 1"):
         diffusion.sample_mean(key, denoise, levels(6), (N,), 1)
     normal = diffusion.balanced_normal("samples")
