@@ -214,7 +214,7 @@ ACROSS = {
     ),
     "DDS, z-TV, no noise": reconstructions.Method(
         partial(across_slices, quiet=True),
-        {"eta": (1.0,), "rho": (0.0025, 0.005, 0.01, 0.02), "lam": (3e-5, 1e-4, 3e-4)},
+        {"eta": (1.0,), "rho": (0.0025, 0.005, 0.01), "lam": (1e-5, 3e-5, 1e-4, 3e-4)},
         "quiet",
     ),
 }
