@@ -199,7 +199,17 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
         return jax.tree.map(jnp.add, s.x, step)
 
     eps = float(jnp.finfo(system.tolerance.dtype).eps)
-    return Method(begin, step, finish, resumes=False, period=m, drop=eps, max_idle=2)
+
+    def rounding(s, x):
+        """Of |A| |x|, |A| from below by its products with V; of a preconditioned A not known."""
+        live = jnp.arange(m) < s.count
+        sizes = jnp.linalg.norm(jnp.where(live, s.R, 0), axis=0)
+        return eps * jnp.max(sizes) * system.norm(x)
+
+    known = rounding if system.precondition is None else None
+    return Method(
+        begin, step, finish, resumes=False, period=m, drop=eps, rounding=known, max_idle=2
+    )
 
 
 def _rotation(a: Array, b: Array) -> Array:

@@ -3,7 +3,8 @@
 A recurrence's own residual norm only says when to look. Convergence, stagnation and the limit that
 rounding sets are decided on b - A x, computed anew. When the recurrence has run ahead of the truth
 the method starts afresh from the true residual; when that gains nothing either, the accuracy is
-what the arithmetic can attain.
+what the arithmetic can attain. Where a method knows what rounding makes of b - A x, and the
+tolerance is a tenth of it or less, the last fresh start gets half the steps that were made before.
 """
 
 from collections.abc import Callable
@@ -69,6 +70,8 @@ class Method(NamedTuple):
     """Steps until the next check of the true residual."""
     drop: float | None = None
     """The recurrence's error relative to the last true one that asks for a check."""
+    rounding: Callable[[Any, PyTree], Any] | None = None
+    """(state, x of `finish`) -> the error that rounding makes of b - A x; None: not known."""
     max_idle: int | None = None
     """Fresh starts without a gain of 1e-3 in all that mean stagnation, once they have taken as many
     steps as all before them; None: no such test."""
@@ -99,6 +102,9 @@ class _Outer(NamedTuple):
     """The recurrence's error that asks for the next check."""
     fresh: Any
     """The recurrence starts anew from the true residual."""
+    last: Any
+    """The tolerance is out of reach: this fresh start is the last, if the error is as rounding
+    has it."""
     gain: _Gain
     status: Any
     num_steps: Any
@@ -133,6 +139,8 @@ def iterate_and_keep(system: System, method: Method, limits: Limits) -> tuple[So
             # A cycle makes a step whatever the target rounds to, or it would repeat for ever.
             wanted = (state.error > outer.target) | (done == 0)
             inside = (done < method.period) & (num_steps < limits.maxiter)
+            if method.rounding is not None:
+                inside &= ~outer.last | (2 * done < outer.num_steps)
             return (state.status == RUNNING) & inside & wanted & on
 
         def advance(carry, on):
@@ -205,8 +213,8 @@ def _begin(system: System, method: Method, limits: Limits) -> _Outer:
     zero = jnp.zeros((), jnp.int32)
     return _Outer(
         x, r, norm, error, _target(system, method, error, 1, False), jnp.array(True),
-        _Gain(error, zero, zero), status.astype(jnp.int32), zero, jnp.int32(matvecs), state,
-        method.memory, (x, norm, error), history,
+        jnp.array(False), _Gain(error, zero, zero), status.astype(jnp.int32), zero,
+        jnp.int32(matvecs), state, method.memory, (x, norm, error), history,
     )  # fmt: skip
 
 
@@ -220,6 +228,8 @@ def _check(
     norm = system.norm(r)
     error = system.error(r, norm)
     limited = state.error < error / 2  # the recurrence has run ahead of the truth
+    rounding = 0.0 if method.rounding is None else method.rounding(state, x)
+    hopeless = system.tolerance < rounding / 10
     restart = state.status == RESTART
     counted = restart if method.resumes else True
     since = outer.gain._replace(num_idle=outer.gain.num_idle + counted)
@@ -230,6 +240,7 @@ def _check(
     verdicts = (  # the last that holds is the status
         (num_steps >= limits.maxiter, Status.MAX_STEPS),
         (limited & (error > outer.error / 2), Status.ATTAINABLE_ACCURACY),
+        (hopeless & outer.last & (error <= rounding), Status.ATTAINABLE_ACCURACY),
         (restart & (num_steps <= outer.num_steps + 1), Status.BREAKDOWN),
         (idle & ~limited, Status.STAGNATION),
     )
@@ -249,7 +260,7 @@ def _check(
     ratio = jnp.where(limited | restart, 1, jnp.minimum(state.error / error, 1))
     return _Outer(
         x, r, norm, error, _target(system, method, error, ratio, limited),
-        limited | restart, gain, status.astype(jnp.int32),
+        limited | restart, hopeless & limited, gain, status.astype(jnp.int32),
         num_steps, outer.num_matvecs + done, state if method.resumes else None, memory, best,
         None,
     )  # fmt: skip
