@@ -27,19 +27,19 @@ def test_dds_is_four_decibels_above_cg_sense_and_above_tuned_tv_on_every_head(re
         assert found > of_heads["TV"][head]
 
 
-def test_dds_is_better_than_dps_on_every_head_in_a_quarter_of_its_time(reconstructed):
+def test_dds_is_better_than_dps_on_every_head_in_a_tenth_of_its_time(reconstructed):
     for scans, row in reconstructed["methods"].items():
-        assert 4 * row[mri_reconstruction.DDS]["seconds"] <= row["DPS"]["seconds"]
+        assert 10 * row[mri_reconstruction.DDS]["seconds"] <= row["DPS"]["seconds"]
         of_heads = reconstructed["psnr_of_heads"][scans]
         for head, found in of_heads[mri_reconstruction.DDS].items():
             assert found > of_heads["DPS"][head]
 
 
-def test_dds_reaches_the_best_of_dps_in_a_quarter_of_its_time(reconstructed):
-    """At the numbers of levels that were tried of either; a tenth was wanted."""
+def test_dds_reaches_the_best_of_dps_in_a_tenth_of_its_time(reconstructed):
+    """At the numbers of levels that were tried of either."""
     _, seconds, best = max(reconstructed["curves"]["DPS"], key=lambda point: point[2])
     ours = reconstructed["curves"][mri_reconstruction.DDS]
-    assert 4 * min(point[1] for point in ours if point[2] >= best) <= seconds
+    assert 10 * min(point[1] for point in ours if point[2] >= best) <= seconds
 
 
 def test_the_toeplitz_loop_is_twenty_times_faster_at_the_same_quality():

@@ -242,6 +242,7 @@ def field(config: Any, scans: mri.Scans) -> list[Contender]:
         Contender("TV", "sigpy", sigpy_tv, reconstructions.METHODS["TV"].grid, 0),
         ours(config, prior, scans, "DDS, proximal"),
         ours(config, prior, scans, "DDS, pair"),
+        ours(config, prior, scans, "DDS, no noise"),
         ours(config, prior, scans, "DiffPIR"),
         of_azula(config, same, "DiffPIR", azula_diffpir, etas | {"lambda": (0.03, 0.1, 0.3, 1.0)}),
         of_deepinv(
