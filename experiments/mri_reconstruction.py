@@ -235,6 +235,9 @@ def draw(config: ConfigDict, scans: dict, images: dict, results: dict, figure: F
         look = {"color": comparison.COLOURS[name], "ls": "-" if "no noise" in name else ":"}
         label = f"{name}, {points[0][0]} to {points[-1][0]} levels"
         panels[0].plot(seconds, psnr, lw=1.2, zorder=0, label=label, **look)
+    if results["curves"]:
+        num = min(config.num_curve_slices, len(truth))
+        panels[0].set_title(f"{first}; lines: {num} slices")
     panels[0].set_ylabel("PSNR, dB")
     bottom.legend(
         *panels[0].get_legend_handles_labels(),

@@ -181,9 +181,10 @@ def test_gains_are_told_head_by_head_and_the_race_by_the_fastest_that_is_good_en
         "DDS, mean": [[5, 0.3, 26.0]],
         "DPS": [[10, 1, 20.0], [100, 4, 25.0]],
     }
-    (told,) = mri_reconstruction.race({"curves": curves})
+    told, of_mean = mri_reconstruction.race({"curves": curves})
     assert "25.0 dB, 100 levels" in told
-    assert "20 times as long as DDS (25.1 dB, 10 levels)" in told
+    assert "20.0 times as long as DDS (25.1 dB, 10 levels)" in told
+    assert "13.3 times as long as DDS, mean (26.0 dB, 5 levels)" in of_mean
     curves = {"DDS": curves["DDS"][:1], "DPS": curves["DPS"]}
     assert "no more than 24.9 dB" in mri_reconstruction.race({"curves": curves})[0]
     assert mri_reconstruction.race({"curves": {}}) == []
