@@ -9,14 +9,15 @@ angles, and with total variation across the slices whole volumes.
 
 Expected, with the small prior that comes with the code (12,000 steps on a CPU, float32, one seed):
 slice by slice tuned TV has 24.4, 27.4, 30.4 dB at 8, 16, 30 views and 25.7 where a third of the
-angles is missing; DDS with one sample at best 24.7, 27.6, 30.4 and 26.7; the mean of a pair of
-samples whose noises cancel (`diffusion.sample_mean`, a weight a pixel, 48 evaluations of the
-network) 25.3, 28.5, 31.2 and 27.2: ahead of TV on 10, 10, 12 and 9 of 12 slices. All 61 slices: TV
-in 3-D has 25.1 at 8 views and 26.3 at 120 degrees, DDS, z-TV 25.2 and 27.3, and the pair, which
-sees one slice at a time, 25.5 and 27.4.
+angles is missing; DDS with one sample at best 24.7, 27.6, 30.4 and 26.7; without noise
+(`diffusion.no_noise`, a weight a pixel, 20 evaluations of the network) 25.8, 28.6, 31.2 and 27.6:
+ahead of TV on 11, 10, 12 and 10 of 12 slices; the mean of a pair of samples whose noises cancel
+(`diffusion.sample_mean`, 48 evaluations) 25.3, 28.5, 31.2 and 27.2. All 61 slices: TV in 3-D has
+25.1 at 8 views and 26.3 at 120 degrees, DDS, z-TV 25.2 and 27.3, without noise 25.7 and 27.6, and
+DDS without noise, which sees one slice at a time, 25.9 and 27.8.
 A head as if it were CT (``:head``, the prior of heads, tuned on another head), 64 slices at once:
-DDS, z-TV 22.1 and 23.0, TV in 3-D 18.7 and 21.0; one by one the pair 22.2 and 22.5, DDS with one
-sample 21.2 and 21.3, TV 18.4 and 20.9.
+DDS, z-TV 22.1 and 23.0, without noise 22.5 and 23.6, TV in 3-D 18.7 and 21.0; one by one DDS
+without noise 22.4 and 24.0, with one sample 21.2 and 21.3, TV 18.4 and 20.9.
 
 The prior has seen slices of one patient alone; settings are chosen on a slab of that patient which
 it has not seen (at most twelve combinations a method), and tested on the other patient, so the
