@@ -104,7 +104,7 @@ class _Outer(NamedTuple):
     """The recurrence starts anew from the true residual."""
     last: Any
     """The tolerance is out of reach: this fresh start is the last, if the error is as rounding
-    has it."""
+    has it. None where the method does not know that."""
     gain: _Gain
     status: Any
     num_steps: Any
@@ -139,7 +139,7 @@ def iterate_and_keep(system: System, method: Method, limits: Limits) -> tuple[So
             # A cycle makes a step whatever the target rounds to, or it would repeat for ever.
             wanted = (state.error > outer.target) | (done == 0)
             inside = (done < method.period) & (num_steps < limits.maxiter)
-            if method.rounding is not None:
+            if outer.last is not None:
                 inside &= ~outer.last | (2 * done < outer.num_steps)
             return (state.status == RUNNING) & inside & wanted & on
 
@@ -211,10 +211,11 @@ def _begin(system: System, method: Method, limits: Limits) -> _Outer:
         state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     matvecs = (system.x0 is not None) + system.error_matvecs
     zero = jnp.zeros((), jnp.int32)
+    last = None if method.rounding is None else jnp.array(False)
     return _Outer(
-        x, r, norm, error, _target(system, method, error, 1, False), jnp.array(True),
-        jnp.array(False), _Gain(error, zero, zero), status.astype(jnp.int32), zero,
-        jnp.int32(matvecs), state, method.memory, (x, norm, error), history,
+        x, r, norm, error, _target(system, method, error, 1, False), jnp.array(True), last,
+        _Gain(error, zero, zero), status.astype(jnp.int32), zero, jnp.int32(matvecs), state,
+        method.memory, (x, norm, error), history,
     )  # fmt: skip
 
 
@@ -228,8 +229,6 @@ def _check(
     norm = system.norm(r)
     error = system.error(r, norm)
     limited = state.error < error / 2  # the recurrence has run ahead of the truth
-    rounding = 0.0 if method.rounding is None else method.rounding(state, x)
-    hopeless = system.tolerance < rounding / 10
     restart = state.status == RESTART
     counted = restart if method.resumes else True
     since = outer.gain._replace(num_idle=outer.gain.num_idle + counted)
@@ -237,10 +236,15 @@ def _check(
     gain = jax.tree.map(partial(jnp.where, error > 0.999 * outer.gain.error), since, now)
     idle = jnp.asarray(method.max_idle is not None and gain.num_idle >= (method.max_idle or 0))
     idle &= num_steps >= 2 * gain.num_steps
+    attained, last = limited & (error > outer.error / 2), None
+    if method.rounding is not None:
+        rounding = method.rounding(state, x)
+        hopeless = system.tolerance < rounding / 10
+        attained |= hopeless & outer.last & (error <= rounding)
+        last = hopeless & limited
     verdicts = (  # the last that holds is the status
         (num_steps >= limits.maxiter, Status.MAX_STEPS),
-        (limited & (error > outer.error / 2), Status.ATTAINABLE_ACCURACY),
-        (hopeless & outer.last & (error <= rounding), Status.ATTAINABLE_ACCURACY),
+        (attained, Status.ATTAINABLE_ACCURACY),
         (restart & (num_steps <= outer.num_steps + 1), Status.BREAKDOWN),
         (idle & ~limited, Status.STAGNATION),
     )
@@ -260,7 +264,7 @@ def _check(
     ratio = jnp.where(limited | restart, 1, jnp.minimum(state.error / error, 1))
     return _Outer(
         x, r, norm, error, _target(system, method, error, ratio, limited),
-        limited | restart, hopeless & limited, gain, status.astype(jnp.int32),
+        limited | restart, last, gain, status.astype(jnp.int32),
         num_steps, outer.num_matvecs + done, state if method.resumes else None, memory, best,
         None,
     )  # fmt: skip
