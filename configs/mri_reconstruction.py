@@ -41,6 +41,7 @@ def get_config(arg=None):
         "MMPS",
         "MMPS, pair",
         "DPS",
+        "DPS, started",
         "DPS, no noise",
         "RED-diff",
     )
@@ -48,13 +49,9 @@ def get_config(arg=None):
     config.levels = ConfigDict(
         {"sample": 20, "pair": 24, "quiet": 20, "jacobian": 20, "dps": 100, "red_diff": 100}
     )
-    config.curve = (
-        "DDS, pair",
-        "DDS, no noise",
-        "DPS",
-        "DPS, no noise",
-    )  # with the first sampling, also
-    config.curve_levels = (5, 8, 12, 50)  # at these numbers of levels
+    # With the first sampling these also at other numbers of levels.
+    config.curve = ("DDS, pair", "DDS, no noise", "DPS", "DPS, started", "DPS, no noise")
+    config.curve_levels = (5, 8, 12, 50)
     config.num_curve_slices = 6
     config.num_tune = 3  # slices, each with a draw of the sampling
     config.num_test = 6  # of each of the three heads

@@ -260,12 +260,13 @@ COLOURS = {
     "MMPS": plots.GREEN,
     "MMPS, pair": plots.GREEN,
     "DPS": plots.VERMILION,
+    "DPS, started": plots.VERMILION,
     "DPS, no noise": plots.VERMILION,
     "RED-diff": plots.PURPLE,
 }
 
 
-MARKERS = "xP*os^<>DdvhXp8H+"
+MARKERS = "xP*os^<>DdvhXp8H1+"
 
 
 def spread(axes: Any, name: str, marker: str, x: Any, psnr: Any) -> None:

@@ -200,7 +200,9 @@ def across_slices(key, denoise, op, y, sigma_y, sigmas, settings, quiet: bool = 
         return jax.lax.map(lambda slice: denoise(slice, sigma), x)
 
     sample = reconstructions.sampler(
-        lambda op, y, _, s: diffusion.admm_tv(op, y, s["rho"], s["lam"]), quiet=quiet
+        lambda op, y, _, s: diffusion.admm_tv(op, y, s["rho"], s["lam"]),
+        started=quiet,
+        quiet=quiet,
     )
     return sample(key, one_by_one, op, y, sigma_y, sigmas, settings)
 

@@ -232,7 +232,7 @@ def draw(config: ConfigDict, scans: dict, images: dict, results: dict, figure: F
         axes.set(title=name, xlabel="seconds a slice", xscale="log")
     for name, points in results["curves"].items():
         _, seconds, psnr = zip(*points, strict=True)
-        look = {"color": comparison.COLOURS[name], "ls": "-" if "no noise" in name else ":"}
+        look = {"color": comparison.COLOURS[name], "ls": style(name)}
         label = f"{name}, {points[0][0]} to {points[-1][0]} levels"
         panels[0].plot(seconds, psnr, lw=1.2, zorder=0, label=label, **look)
     if results["curves"]:
@@ -245,6 +245,11 @@ def draw(config: ConfigDict, scans: dict, images: dict, results: dict, figure: F
         fontsize=8,
         labelspacing=0.3,
     )
+
+
+def style(name: str) -> str:
+    """Solid without noise, dashed from a start, else dotted."""
+    return "-" if "no noise" in name else "--" if "started" in name else ":"
 
 
 def scatter(axes: Any, rows: dict[str, Any]) -> None:

@@ -101,22 +101,25 @@ def sampler(
     consistency: Callable[..., diffusion.DataConsistency],
     direction: diffusion.steps.Direction | None = None,
     num_samples: int = 1,
+    started: bool = False,
     quiet: bool = False,
 ) -> Callable[..., jax.Array]:
     """A sample, or the mean of some, by the consistency that ``(op, y, sigma_y, settings)`` gives.
 
-    Its direction is the data consistency's own if left out. A ``quiet`` one draws no noise, and
-    its levels fall from `START` at the least squares that CG-SENSE finds.
+    Its direction is the data consistency's own if left out. A ``started`` one's levels fall from
+    `START` at the least squares that CG-SENSE finds, a ``quiet`` one draws no noise.
     """
 
     def reconstruct(key, denoise, op, y, sigma_y, sigmas, settings):
         draw = diffusion.sample
         if num_samples > 1:
             draw = partial(diffusion.sample_mean, num_samples=num_samples)
-        if quiet:
+        if started:
             start = cg_sense(key, denoise, op, y, sigma_y, sigmas, {"l2": START_L2})
             sigmas = diffusion.karras_sigmas(len(sigmas) - 1, sigma_min=sigmas[-2], sigma_max=START)
-            draw = partial(draw, normal=diffusion.no_noise, start=start)
+            draw = partial(draw, start=start)
+        if quiet:
+            draw = partial(draw, normal=diffusion.no_noise)
         return draw(
             key,
             denoise,
@@ -192,8 +195,14 @@ def by_jacobian(jacobian: str = "vjp") -> dict[str, Method]:
         "DPS": Method(  # as published: a step down after that of the sampler
             sampler(dps, "prior"), {"eta": (1.0,), "zeta": zetas}, "dps", products=1
         ),
+        "DPS, started": Method(
+            sampler(dps, "prior", started=True), {"eta": (1.0,), "zeta": zetas}, "dps", products=1
+        ),
         "DPS, no noise": Method(
-            sampler(dps, "prior", quiet=True), {"eta": (1.0,), "zeta": zetas}, "quiet", products=1
+            sampler(dps, "prior", started=True, quiet=True),
+            {"eta": (1.0,), "zeta": zetas},
+            "quiet",
+            products=1,
         ),
     }
 
@@ -226,7 +235,7 @@ METHODS = {
     "DDS, calibrated": Method(sampler(calibrated_dds), CALIBRATIONS, "sample"),
     "DDS, local": Method(sampler(local_dds), CONTRASTS, "sample"),
     "DDS, pair": Method(sampler(local_dds, num_samples=2), CONTRASTS, "pair", samples=2),
-    "DDS, no noise": Method(sampler(local_dds, quiet=True), CONTRASTS, "quiet"),
+    "DDS, no noise": Method(sampler(local_dds, started=True, quiet=True), CONTRASTS, "quiet"),
     "DiffPIR": Method(
         sampler(
             lambda op, y, sigma_y, s: diffusion.posterior_proximal(
