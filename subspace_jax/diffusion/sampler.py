@@ -61,7 +61,8 @@ def sample(
         dtype: of the sample, real or complex (noise levels are per real component); None: that of
             ``sigmas``.
         save_every: steps between two estimates that are kept; 0: none is.
-        normal: (key, shape, dtype) -> all noise, of variance one in every real component.
+        normal: (key, shape, dtype) -> all noise, of variance one in every real component, or
+            `no_noise`.
         start: an estimate of x_0 to which the first noise is added, so that levels may begin where
             they drown its error ("come closer, diffuse faster"); None: zero.
 
@@ -127,7 +128,7 @@ def sample_mean(
     dtype: Any = None,
     start: Inexact[Array, "*shape"] | None = None,
 ) -> MeanResult:
-    """The mean of samples whose noises cancel: of an image, the estimate of least error.
+    """The mean of samples whose noises cancel: nearer to that of all than independent ones' is.
 
     In every step the noise of all samples adds up to zero (`balanced_normal`), so that the mean is
     free of what a sampler makes of noise linearly: with a linear one it is exact with two samples.

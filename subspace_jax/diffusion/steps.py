@@ -176,9 +176,9 @@ def standard_normal(key: Key, shape: tuple[int, ...], dtype: Any) -> Inexact[Arr
 def no_noise(key: Key, shape: tuple[int, ...], dtype: Any) -> Inexact[Array, "..."]:
     """Zero in place of normal noise: a sampler's path without what it draws, a point estimate.
 
-    With linear samplers it is the mean of samples exactly, with others near it: of an image the
-    estimate of least error for one run's price (`sample_mean` has a spread, this has none). Give a
-    ``start``: levels begin at its error, which the denoiser takes for noise.
+    With linear samplers it is the mean of all samples exactly, with others near it: an estimate of
+    less error than a sample's, for the price of one, and without a spread (`sample_mean` has one).
+    Levels begin where the error of the ``start`` is, which the denoiser takes for noise.
     """
     del key
     return jnp.zeros(shape, dtype)

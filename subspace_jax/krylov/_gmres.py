@@ -38,7 +38,9 @@ def gmres(
     """The solution of A x = b for general square A, by minimal residuals over a Krylov space.
 
     Vectors are orthogonalised twice by classical Gram-Schmidt, so that float32 keeps its digits.
-    Memory: ``restart`` + 1 vectors. Two cycles without a gain of 1e-3 are ``STAGNATION``.
+    Memory: ``restart`` + 1 vectors. Two cycles without a gain of 1e-3 are ``STAGNATION``. Without a
+    preconditioner it knows what rounding makes of b - A x, and that a tolerance far below that is
+    out of reach: one more cycle of half the steps so far, then ``ATTAINABLE_ACCURACY``.
 
     Args:
         A: see `cg`; any nonsingular linear map.
