@@ -18,9 +18,11 @@ with every sampling, 3.3 to 5.4 above TV.
 
 The claim holds of DDS without noise. DPS as published (100 levels; its gradient is subtracted after
 the sampler's step) has 28.2, 27.0 and 28.7 dB, 1.2 to 2.6 less on every head, in 14 times the time.
-On the six slices of the curves DPS's best, 27.9 dB, takes 30 times as long as DDS's 28.1 (8
-levels). One sample of DDS is behind DPS, and behind MMPS, which differentiates the network: 28.5,
-27.6 and 29.3 dB. What helps DDS helps the others: DPS without noise has 28.8, 27.9 and 29.5 dB with
+On the six slices of the curves DPS's best, 27.9 dB, takes 33 times as long as DDS's 28.1 (8
+levels). DPS from DDS's start is no better at its best (28.1, 27.1 and 28.9 dB) but has 27.7 of its
+27.8 dB after half the levels, in 17 times DDS's time. One sample of DDS is behind DPS, and behind
+MMPS, which differentiates the network: 28.5, 27.6 and 29.3 dB. What helps DDS helps the others: DPS
+without noise has 28.8, 27.9 and 29.5 dB with
 20 levels at 2.7 times DDS's time, and with 50 levels 29.7 on the six slices, where DDS has no more
 than 28.8; a pair of MMPS has 30.1, 29.3 and 30.6, the best of all, at 13 times DDS's time.
 
