@@ -22,12 +22,13 @@ On the six slices of the curves DPS's best, 27.9 dB, takes 33 times as long as D
 levels). DPS from DDS's start is no better at its best (28.1, 27.1 and 28.9 dB) but has 27.7 of its
 27.8 dB after half the levels, in 17 times DDS's time. One sample of DDS is behind DPS, and behind
 MMPS, which differentiates the network: 28.5, 27.6 and 29.3 dB. What helps DDS helps the others: DPS
-without noise has 28.8, 27.9 and 29.5 dB with
-20 levels at 2.7 times DDS's time, and with 50 levels 29.7 on the six slices, where DDS has no more
-than 28.8; a pair of MMPS has 30.1, 29.3 and 30.6, the best of all, at 13 times DDS's time.
+without noise has 28.8, 27.9 and 29.5 dB with 20 levels at 2.7 times DDS's time, and with 50 levels
+29.7 on the six slices, where DDS has no more than 28.8; a pair of MMPS has 30.1, 29.3 and 30.6, the
+best of all, at 13 times DDS's time.
 
 The prior has seen none of the four subjects: settings are chosen on three slices of the second
-tumour patient (at most twelve combinations a method), and tested on the heads of pycortex, Colin
+tumour patient (at most twelve combinations a method; where to start without noise, by hand on the
+same slices), and tested on the heads of pycortex, Colin
 Holmes and ITK, in three orientations, with a draw of the sampling for each slice.
 Deviations are over slices. Coils, phases and noise are simulated; the coil maps that reconstruct
 are estimated from the calibration data of each scan.
