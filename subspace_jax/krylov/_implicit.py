@@ -33,12 +33,8 @@ class Implicit(NamedTuple):
 
     def hermitian(self) -> Solution:
         """A = A^H: every derivative is a solve with A."""
-        (x, _), info = jax.lax.custom_linear_solve(
-            self._flagged_apply,
-            self._flagged_rhs(),
-            lambda _, v: self._forward(*v),
-            symmetric=True,
-            has_aux=True,
+        (x, _), info = symmetric(
+            self._flagged_apply, self._flagged_rhs(), lambda v: self._forward(*v)
         )
         return Solution(merge(x, self.b), info)
 
@@ -69,17 +65,15 @@ class Implicit(NamedTuple):
             Ax = tied(_in_parts(self.apply, x, self.b))
             return Ax, tie(_in_parts(adjoint, y, self.b), Ax), tie(flag, Ax)
 
-        def dual_solve(_, v):
+        def dual_solve(v):
             b, c, flag = v
             (x, _), info = self._forward(b, flag)
             y, _ = self._backward(adjoint, c)
             return (y, x, flag), info
 
         b, flag = self._flagged_rhs()
-        zeros = tie(jax.tree.map(jnp.zeros_like, b), b)
-        (_, x, _), info = jax.lax.custom_linear_solve(
-            apply, (b, zeros, flag), dual_solve, symmetric=True, has_aux=True
-        )
+        zeros = jax.tree.map(jnp.zeros_like, b)
+        (_, x, _), info = symmetric(apply, (b, with_tangents(zeros, b), flag), dual_solve)
         return Solution(merge(x, self.b), info)
 
     def _forward(self, rhs: PyTree, flag: Any) -> tuple[PyTree, Any]:
@@ -115,7 +109,18 @@ class Implicit(NamedTuple):
         return Ax, tie(v[1], Ax)
 
     def _flagged_rhs(self) -> PyTree:
-        return tied(parts(self.b)), own_flag(self.b)
+        b = parts(self.b)
+        return with_tangents(b, b), own_flag(self.b)
+
+
+def symmetric(
+    apply: Callable, rhs: PyTree, solve: Callable[[PyTree], tuple[PyTree, Any]]
+) -> tuple[PyTree, Any]:
+    """``solve(rhs)`` -> (x, info), with derivatives of the x of A x = rhs for symmetric A."""
+    once = traced_once(solve, rhs)  # JAX traces it for itself and for its transpose
+    return jax.lax.custom_linear_solve(
+        apply, rhs, lambda _, v: once(v), symmetric=True, has_aux=True
+    )
 
 
 def surface(x: PyTree, infos: tuple[Any, ...], own: Any, maxiter: int | None) -> PyTree:
@@ -139,7 +144,22 @@ def asked(flag: Any, x0: PyTree | None, options: Options) -> tuple[Any, PyTree |
 
 def own_flag(b: PyTree) -> Any:
     """The component that tells the user's own solve, 1, from those for derivatives, 0."""
-    return tie(jnp.ones((), jax.tree.leaves(b)[0].real.dtype), parts(b))
+    return with_tangents(jnp.ones((), jax.tree.leaves(b)[0].real.dtype), parts(b))
+
+
+@jax.custom_jvp
+def with_tangents(x: PyTree, source: PyTree) -> PyTree:
+    """``x``, with tangents that depend on those of ``source``, of all entries or none: see `tie`.
+
+    The values do not, so that XLA knows a flag of 1 and compiles no solve for derivatives.
+    """
+    del source
+    return x
+
+
+@with_tangents.defjvp
+def _with_tangents_jvp(primals, tangents):
+    return primals[0], tie(*tangents)
 
 
 def tied(x: PyTree) -> PyTree:

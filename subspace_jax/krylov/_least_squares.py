@@ -148,7 +148,7 @@ def _tall(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
         bottom = implicit.parts(maps.adjoint(r))
         return top, implicit.tie(bottom, top), implicit.tie(v[2], top)
 
-    def solve(_, v):
+    def solve(v):
         rhs, c, flag = implicit.merge(v[0], b), implicit.merge(v[1], b), v[2]
         own, start, rtol, atol = implicit.asked(flag, x0, options)
         _, shapes = jax.eval_shape(lambda: run(maps.flipped, c, b, None, rtol, 0.0))
@@ -163,9 +163,10 @@ def _tall(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
         r, x = implicit.surface((r, x), (first, info), own, options.maxiter)
         return (implicit.parts(r), implicit.parts(x), flag), info
 
-    rhs = implicit.tied(implicit.parts(b))
-    rhs = rhs, implicit.tie(implicit.parts(zeros), rhs), implicit.own_flag(b)
-    (_, x, _), info = jax.lax.custom_linear_solve(apply, rhs, solve, symmetric=True, has_aux=True)
+    top, bottom = implicit.parts(b), implicit.parts(zeros)
+    top, bottom = (implicit.with_tangents(part, top) for part in (top, bottom))
+    rhs = top, bottom, implicit.own_flag(b)
+    (_, x, _), info = implicit.symmetric(apply, rhs, solve)
     return Solution(implicit.merge(x, b), info)
 
 
@@ -178,7 +179,7 @@ def _wide(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
         top = implicit.parts(jax.tree.map(jnp.add, x, maps.adjoint(y)))
         return implicit.tie(top, bottom), bottom, implicit.tie(v[2], bottom)
 
-    def solve(_, v):
+    def solve(v):
         p, rhs, flag = implicit.merge(v[0], b), implicit.merge(v[1], b), v[2]
         own, start, rtol, atol = implicit.asked(flag, x0, options)
         rhs = jax.tree.map(jnp.subtract, rhs, maps.apply(p))
@@ -188,7 +189,8 @@ def _wide(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
         x, y = implicit.surface((x, y), (info, second), own, options.maxiter)
         return (implicit.parts(x), implicit.parts(y), flag), info
 
-    rhs = implicit.tied(implicit.parts(b))
-    rhs = implicit.tie(implicit.parts(zeros), rhs), rhs, implicit.own_flag(b)
-    (x, _, _), info = jax.lax.custom_linear_solve(apply, rhs, solve, symmetric=True, has_aux=True)
+    top, bottom = implicit.parts(zeros), implicit.parts(b)
+    top, bottom = (implicit.with_tangents(part, bottom) for part in (top, bottom))
+    rhs = top, bottom, implicit.own_flag(b)
+    (x, _, _), info = implicit.symmetric(apply, rhs, solve)
     return Solution(implicit.merge(x, b), info)
