@@ -98,16 +98,16 @@ def _columnwise(name: str, A: LinearMap):
 def _run(method, apply, precondition, B, X0, rtol, atol, limits, inner_product) -> Solution:
     """The plain loop, every column scaled by its own power of two."""
     inner = inner_product or tree.vdot
-    scale, zero = jax.vmap(lambda b: problem.power_of_two(b, inner_product), -1)(B)
-    B = times(1 / scale, B)
-    X0 = problem.scaled_start(X0, scale, zero)
+    scale, inverse, zero = jax.vmap(lambda b: problem.power_of_two(b, inner_product), -1)(B)
+    B = times(inverse, B)
+    X0 = problem.scaled_start(X0, inverse, zero)
 
     def norms(R):
         return sqrt(jax.vmap(inner, -1)(R, R).real)
 
     norm_B = norms(B)
     safe = jnp.where(norm_B > 0, norm_B, 1)
-    least = jnp.maximum((0.0 if rtol is None else rtol) * safe, atol / scale) / safe
+    least = jnp.maximum((0.0 if rtol is None else rtol) * safe, atol * inverse) / safe
 
     def error(R, norm):
         del R

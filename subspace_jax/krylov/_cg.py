@@ -119,10 +119,10 @@ def method(
 
     def begin(x, r, norm):
         z, rz, _ = (None, norm**2, None) if system.precondition is None else precondition(r)
-        p, beta = jax.tree.map(jnp.zeros_like, (r, rz))
+        beta = jnp.zeros_like(rz)
         least = None if isinstance(system.floor, float) else divide(system.floor, norm) ** 2 * rz
         norm = None if system.precondition is None else norm
-        return _State(x, r, z, p, rz, beta, jnp.ones_like(rz), norm, least, kept)
+        return _State(x, r, z, r, rz, beta, jnp.ones_like(rz), norm, least, kept)  # any p: beta is 0
 
     def step(s, on):
         p = hold(on, tree.axpy(s.beta, s.p, s.r if s.z is None else s.z), s.p)

@@ -102,25 +102,25 @@ def _damped(maps: _Maps, damp: float) -> _Maps:
 def _run(method, maps: _Maps, b, zero, x0, rtol, atol, limits, inner_product) -> Solution:
     """The plain loop on min ||A x - b||, b scaled as in `_problem`."""
     inner = inner_product or tree.vdot
-    scale, is_zero = problem.power_of_two(b, inner_product)
-    b = times(1 / scale, b)
-    x0 = problem.scaled_start(x0, scale, is_zero)
+    scale, inverse, is_zero = problem.power_of_two(b, inner_product)
+    b = times(inverse, b)
+    x0 = problem.scaled_start(x0, inverse, is_zero)
     normal_b = maps.adjoint(b)
     # Scaled too, so that the squares of A^H b stay in range: (A / a) (a x) = b.
-    a, _ = problem.power_of_two(normal_b, inner_product)
+    a, over_a, _ = problem.power_of_two(normal_b, inner_product)
     maps = _Maps(
-        lambda x, apply=maps.apply: times(1 / a, apply(x)),
-        lambda u, adjoint=maps.adjoint: times(1 / a, adjoint(u)),
+        lambda x, apply=maps.apply: times(over_a, apply(x)),
+        lambda u, adjoint=maps.adjoint: times(over_a, adjoint(u)),
     )
-    normal_b = times(1 / a, normal_b)
+    normal_b = times(over_a, normal_b)
     x0 = None if x0 is None else times(a, x0)
     norm = norm_of(inner)
     norm_b, norm_normal = norm(b), norm(normal_b)
     rtol_or_zero = jnp.asarray(0.0 if rtol is None else rtol, norm_b.dtype)
-    tolerance = jnp.maximum(rtol_or_zero * norm_b, atol / scale)
+    tolerance = jnp.maximum(rtol_or_zero * norm_b, atol * inverse)
     # ||A^H r|| weighs so much that it meets the tolerance at rtol ||A^H b||, whatever atol is.
     least = jnp.maximum(rtol_or_zero, jnp.finfo(norm_b.dtype).eps)
-    weight = jnp.maximum(norm_b, atol / scale / least) / jnp.where(norm_normal > 0, norm_normal, 1)
+    weight = jnp.maximum(norm_b, atol * inverse / least) / jnp.where(norm_normal > 0, norm_normal, 1)
     weight = jnp.where(norm_normal > 0, weight, 1)
 
     def error(r, size):
@@ -133,7 +133,7 @@ def _run(method, maps: _Maps, b, zero, x0, rtol, atol, limits, inner_product) ->
     x, info = run(system, method(system, maps.adjoint, weight), limits)
     info = problem.rescale(info, scale)
     num_matvecs = info.num_matvecs + (0 if rtol is None else 1)  # A^H b is for the tolerance
-    return Solution(times(scale / a, x), info._replace(num_matvecs=num_matvecs))
+    return Solution(times(scale * over_a, x), info._replace(num_matvecs=num_matvecs))
 
 
 def _tall(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from subspace_jax import tree
 from subspace_jax.krylov._arithmetic import norm_of, times
@@ -83,12 +84,12 @@ def _run(method, apply, precondition, b, x0, rtol, atol, limits, inner_product) 
 def scaled_system(apply, precondition, b, x0, rtol, atol, inner_product) -> tuple[System, Any]:
     """The system with b divided by a power of two, so that squares neither vanish nor overflow."""
     inner = inner_product or tree.vdot
-    scale, zero = power_of_two(b, inner_product)
-    b = times(1 / scale, b)
-    x0 = scaled_start(x0, scale, zero)
+    scale, inverse, zero = power_of_two(b, inner_product)
+    b = times(inverse, b)
+    x0 = scaled_start(x0, inverse, zero)
     norm = norm_of(inner)
     norm_b = norm(b)
-    tolerance = jnp.maximum((0.0 if rtol is None else rtol) * norm_b, atol / scale)
+    tolerance = jnp.maximum((0.0 if rtol is None else rtol) * norm_b, atol * inverse)
     system = System(
         apply,
         precondition,
@@ -109,18 +110,19 @@ def rescale(info: Info, scale: Any) -> Info:
     return info._replace(residual_norm=info.residual_norm * scale, history=history)
 
 
-def power_of_two(b: PyTree, inner_product: InnerProduct) -> tuple[Any, Any]:
-    """A power of two near the largest entry of b (1 if there is none), and whether b is zero.
+def power_of_two(b: PyTree, inner_product: InnerProduct) -> tuple[Any, Any, Any]:
+    """A power of two near the largest entry of b (1 if there is none), 1 / it, whether b is zero.
 
     With an inner product of the caller's, which may sum over shards, "largest entry" is the norm,
     taken at three magnitudes, since squares of small or large entries leave the dtype's range.
     """
     dtype = jax.tree.leaves(b)[0].real.dtype
+    maxexp = jnp.finfo(dtype).maxexp
     if inner_product is None:
         leaves = (jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(b) if leaf.size)
         largest = jax.tree.reduce(jnp.maximum, list(leaves), jnp.zeros((), dtype))
     else:
-        far = 2.0 ** (jnp.finfo(dtype).maxexp // 2)
+        far = 2.0 ** (maxexp // 2)
         largest = jnp.zeros((), dtype)
         for factor in (1 / far, far, 1.0):  # the last whose square is in range
             scaled = times(factor, b)
@@ -131,15 +133,19 @@ def power_of_two(b: PyTree, inner_product: InnerProduct) -> tuple[Any, Any]:
     wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
     integer, mask = (jnp.int32, 0x7F800000) if wide == jnp.float32 else (jnp.int64, 0x7FF << 52)
     bits = jax.lax.bitcast_convert_type(largest.astype(wide), integer)
-    scale = jax.lax.bitcast_convert_type(bits & integer(mask), wide)  # the mantissa is gone
-    limit = 2.0 ** (jnp.finfo(dtype).maxexp - 4)
-    scale = jnp.clip(scale, 1 / limit, limit).astype(dtype)
+    one, least, most = (
+        np.asarray(2.0**power, wide).view(integer) for power in (0, 4 - maxexp, maxexp - 4)
+    )
     usable = jnp.isfinite(largest) & (largest > 0)
-    return jnp.where(usable, scale, 1), largest == 0
+    bits = jnp.where(usable, jnp.clip(bits & integer(mask), least, most), one)  # no mantissa
+    scale, inverse = (
+        jax.lax.bitcast_convert_type(power, wide).astype(dtype) for power in (bits, 2 * one - bits)
+    )
+    return scale, inverse, largest == 0
 
 
-def scaled_start(x0: PyTree | None, scale: Any, is_zero: Any) -> PyTree | None:
-    """The start for the right-hand side that was divided by ``scale``: zero if that is zero."""
+def scaled_start(x0: PyTree | None, factor: Any, is_zero: Any) -> PyTree | None:
+    """The start for the right-hand side that was multiplied by ``factor``: zero if that is zero."""
     if x0 is None:
         return None
-    return jax.tree.map(lambda leaf: jnp.where(is_zero, 0, leaf), times(1 / scale, x0))
+    return jax.tree.map(lambda leaf: jnp.where(is_zero, 0, leaf), times(factor, x0))

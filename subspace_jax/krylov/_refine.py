@@ -100,9 +100,9 @@ class _Round(NamedTuple):
 
 def _run(solve, apply, single, b, x0, rtol, atol, limits, inner_product) -> Solution:
     norm = norm_of(inner_product or tree.vdot)
-    scale, zero = problem.power_of_two(b, inner_product)
-    b = times(1 / scale, b)
-    tolerance = jnp.maximum(rtol * norm(b), atol / scale)
+    scale, inverse, zero = problem.power_of_two(b, inner_product)
+    b = times(inverse, b)
+    tolerance = jnp.maximum(rtol * norm(b), atol * inverse)
 
     def residual(x):
         return jax.tree.map(jnp.subtract, b, apply(x))
@@ -131,7 +131,7 @@ def _run(solve, apply, single, b, x0, rtol, atol, limits, inner_product) -> Solu
 
     x = jax.tree.map(jnp.zeros_like, b)
     if x0 is not None:
-        x = problem.scaled_start(x0, scale, zero)
+        x = problem.scaled_start(x0, inverse, zero)
     r = b if x0 is None else residual(x)
     size = norm(r)
     status = RUNNING if limits.maxiter else int(Status.MAX_STEPS)
