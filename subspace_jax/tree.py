@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from subspace_jax.typing import Array, Inexact, PyTree
 
@@ -27,10 +28,24 @@ def vdot(x: PyTree, y: PyTree) -> Inexact[Array, ""]:
         dtype = jnp.result_type(a, b)
         if jnp.issubdtype(dtype, jnp.floating):
             dtype = jnp.promote_types(dtype, jnp.float32)
-        return jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=dtype)
+        return jnp.tensordot(
+            jnp.conj(a), b, jnp.ndim(b),
+            precision=jax.lax.Precision.HIGHEST, preferred_element_type=dtype,
+            out_sharding=_replicated(b),
+        )  # fmt: skip
 
     products = jax.tree.map(product, x, y)
     return jnp.asarray(jax.tree.reduce(jnp.add, products, 0.0))
+
+
+def is_sharded(x: Array) -> bool:
+    """Whether the type of ``x`` names a mesh axis: arrays on a mesh of explicit axes do."""
+    return any(axis is not None for axis in jax.typeof(x).sharding.spec)
+
+
+def _replicated(x: Array) -> NamedSharding | None:
+    """On every device, where JAX asks: for operands whose sharding is part of their type."""
+    return NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec()) if is_sharded(x) else None
 
 
 def norm(x: PyTree) -> Inexact[Array, ""]:

@@ -281,3 +281,67 @@ def test_arrays_over_devices_need_nothing_special():
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     solution = jax.jit(krylov.cg)(jax.device_put(p.A, rows), jax.device_put(p.b, rows))
     assert status(solution) == Status.CONVERGED
+
+
+GRIDS = """
+import jax, jax.numpy as jnp, numpy as np
+from functools import partial
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from experiments import meshes
+from subspace_jax import krylov
+from subspace_jax.linalg import operators
+
+def solvers(A):
+    M = lambda r: r / 4
+    for name in names:
+        solver = getattr(krylov, name.removesuffix(" with M"))
+        if name == "block_cg":
+            yield lambda b: krylov.block_cg(A, jnp.stack([b, b**2], -1))
+        elif name == "flexible_cg":
+            yield partial(solver, A, direction=M)
+        elif name in ("lsmr", "cgls"):
+            yield partial(solver, A, AT=A)
+        else:
+            yield partial(solver, A, preconditioner=M if name.endswith("M") else None)
+
+values = np.random.default_rng(0).normal(size=(16, 16)).astype("float32")
+diagonal = np.linspace(1, 9, 256, dtype="float32").reshape(16, 16)
+for kind in (AxisType.Auto, AxisType.Explicit):
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind, kind))
+    with jax.set_mesh(mesh):
+        put = partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec("x", "y")))
+        d = put(diagonal)
+        # JAX has no pad of an axis whose sharding is part of the type: no stencil there.
+        A = operators.laplacian if kind == AxisType.Auto else lambda v: d * v
+        dense = operators.laplacian if kind == AxisType.Auto else lambda v: diagonal * v
+        for solve, plain in zip(solvers(A), solvers(dense), strict=True):
+            def loss(b, solve=solve):
+                return jnp.sum(solve(b).value ** 3)
+            program = jax.jit(jax.value_and_grad(loss)).lower(put(values)).compile()
+            assert not {"all-gather", "all-to-all"} & set(meshes.collectives(program.as_text()))
+            found, wanted = program(put(values))[1], jax.grad(partial(loss, solve=plain))(values)
+            np.testing.assert_allclose(found, wanted, rtol=1e-2, atol=1e-2 * np.abs(wanted).max())
+"""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cg",),
+        pytest.param(
+            ("cg with M", "single_reduction_cg", "minres", "bicgstab", "gmres", "gmres with M",
+             "fgmres with M", "lsmr", "cgls", "flexible_cg", "block_cg"),
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["cg", "others"],
+)  # fmt: skip
+def test_no_vector_is_gathered_from_a_grid_over_devices_in_two_axes(on_eight_devices, names):
+    on_eight_devices(f"names = {names}\n{GRIDS}")
+
+
+@pytest.mark.parametrize("name", each(LEAST_SQUARES))
+def test_a_value_alone_compiles_no_solve_for_derivatives(name):
+    p = problem(name)
+    program = jax.jit(lambda b: call(name, p.A, b).value).lower(p.b).compile().as_text()
+    assert program.count(" while(") == 2  # steps, and the checks between them

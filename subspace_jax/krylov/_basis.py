@@ -94,7 +94,7 @@ def rectangular(A: LinearMap, AT: LinearMap, v0: PyTree) -> tuple[Flat, Flat, St
     if shape is not None and (len(shape) != 2 or jnp.shape(v0) != tuple(shape[1:])):
         raise ValueError(f"A has shape {shape}, v0 {jnp.shape(v0)}")
     image = jax.eval_shape(apply, v0)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), image)
+    zeros = jax.tree.map(jnp.zeros_like, image)
     back = jax.eval_shape(adjoint, image)
     check_same_spaces("the result of AT", back, "v0", v0)
     start, end = start_vector("v0", v0), start_vector("the result of A", zeros)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from subspace_jax import tree
@@ -119,10 +118,10 @@ def method(
 
     def begin(x, r, norm):
         z, rz, _ = (None, norm**2, None) if system.precondition is None else precondition(r)
-        beta = jnp.zeros_like(rz)
+        p, beta = r, jnp.zeros_like(rz)  # whatever p is
         least = None if isinstance(system.floor, float) else divide(system.floor, norm) ** 2 * rz
         norm = None if system.precondition is None else norm
-        return _State(x, r, z, r, rz, beta, jnp.ones_like(rz), norm, least, kept)  # any p: beta is 0
+        return _State(x, r, z, p, rz, beta, jnp.ones_like(rz), norm, least, kept)
 
     def step(s, on):
         p = hold(on, tree.axpy(s.beta, s.p, s.r if s.z is None else s.z), s.p)

@@ -15,7 +15,7 @@ from subspace_jax import tree
 from subspace_jax.krylov._arithmetic import divide, hypot, normalized
 from subspace_jax.krylov._iterate import FULL, RUNNING, Method, System
 from subspace_jax.krylov._lanes import hold
-from subspace_jax.krylov._rows import combine, gram, orthogonalize
+from subspace_jax.krylov._rows import absent, combine, gram, orthogonalize, put
 from subspace_jax.krylov._solution import Status
 from subspace_jax.linalg._matmul import matmul
 from subspace_jax.typing import Array, PyTree
@@ -50,7 +50,7 @@ class _State(NamedTuple):
     empty: Any
     """There is no U: V may fill all rows."""
     j: Any
-    """Steps of the cycle so far, one number for all lanes of a vmap."""
+    """Steps of the cycle so far, one number for all lanes of a vmap; unsigned, as indices are."""
     count: Any
     """Steps of this lane."""
     error: Any
@@ -72,18 +72,19 @@ def deflated(system: System, m: int, k: int, space: RecycleSpace) -> Method:
         v_next, h, status = _expand(system, precondition, s)
         old = jax.tree.map(lambda rows: rows[s.j + 1], s.W)
         v_next = hold(on, v_next, old)
-        W = jax.tree.map(lambda rows, leaf: rows.at[s.j + 1].set(leaf), s.W, v_next)
+        W = jax.tree.map(lambda rows, leaf: put(rows, s.j + 1, leaf), s.W, v_next)
         last = h[s.j + 1].real
         # null^H h = 0 determines the new entry, and the residual shrinks as the old ones do.
         entry = -divide(tree.vdot(h, s.null), last)
         size = hypot(1.0, jnp.abs(entry)).astype(s.error.dtype)
-        null = s.null.at[s.j + 1].set(entry.astype(s.null.dtype)) / size
+        null = put(s.null, s.j + 1, entry) / size
         done = (last == 0) & (status == RUNNING)
         error = jnp.where(done, 0, s.error / size)
         status = jnp.where(jnp.isfinite(error), status, int(Status.NONFINITE))
         limit = jnp.where(s.empty, m, m - k)
         status = jnp.where((status == RUNNING) & (s.count + 1 >= limit), FULL, status)
-        new = (s.G.at[:, s.j].set(h), null, s.count + 1, error, status.astype(jnp.int32))
+        G = jax.lax.dynamic_update_index_in_dim(s.G, h, s.j, 1)
+        new = (G, null, s.count + 1, error, status.astype(jnp.int32))
         G, null, count, error, status = hold(on, new, (s.G, s.null, s.count, s.error, s.status))
         return _State(s.x, W, s.U, G, s.g, null, s.empty, s.j + 1, count, error, status)
 
@@ -123,11 +124,7 @@ def _begin(system: System, m: int, k: int, x: PyTree, r: PyTree, space: RecycleS
     sizes = jax.vmap(system.norm)(U)
     U = jax.vmap(normalized)(U, sizes)
     W = jax.tree.map(
-        lambda leaf, C: jnp.concatenate(
-            [leaf[None], jnp.zeros((m - k, *leaf.shape), leaf.dtype), C]
-        ),
-        v,
-        C,
+        lambda leaf, zeros, C: jnp.concatenate([leaf[None], zeros, C]), v, absent(m - k, v), C
     )
     dtype = jnp.result_type(beta, *jax.tree.leaves(r))
     scales = jnp.ones(m, beta.dtype).at[m - k :].set(divide(1, sizes) + (sizes == 0))
@@ -135,9 +132,9 @@ def _begin(system: System, m: int, k: int, x: PyTree, r: PyTree, space: RecycleS
     g = jnp.zeros(m + 1, dtype).at[0].set(beta.astype(dtype))
     g = g.at[m - k + 1 :].set((c + correction).astype(dtype))
     null = jnp.zeros(m + 1, dtype).at[0].set(1)
-    zero = jnp.int32(0)
     return _State(
-        x, W, U, G, g, null, ~jnp.any(sizes > 0), zero, zero, beta, jnp.int32(RUNNING)
+        x, W, U, G, g, null, ~jnp.any(sizes > 0), jnp.uint32(0), jnp.int32(0), beta,
+        jnp.int32(RUNNING),
     )  # fmt: skip
 
 
@@ -153,7 +150,7 @@ def _expand(system: System, precondition, s: _State) -> tuple[PyTree, Array, Arr
     happy = last <= least
     last = jnp.where(happy, 0, last)
     v = normalized(jax.tree.map(lambda leaf: jnp.where(happy, 0, leaf), w), last)
-    h = h.at[s.j + 1].set(last.astype(h.dtype))
+    h = put(h, s.j + 1, last)
     # An invariant space holds the solution, unless A maps the new vector into the others' image.
     singular = happy & (jnp.abs(tree.vdot(h, s.null)) <= least)
     return v, h, jnp.where(singular, int(Status.BREAKDOWN), RUNNING)

@@ -11,7 +11,7 @@ from subspace_jax.krylov._iterate import RUNNING, Method, System
 from subspace_jax.krylov._lanes import hold
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance, check_count
 from subspace_jax.krylov._problem import solve
-from subspace_jax.krylov._rows import combine, orthogonalize
+from subspace_jax.krylov._rows import absent, combine, orthogonalize, put
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.krylov.recycling import solve_deflated
 from subspace_jax.linalg._matmul import matmul
@@ -128,9 +128,11 @@ class _State(NamedTuple):
     g: Array
     """(m + 1,) the rotated right-hand side."""
     j: Any
-    """Steps of the cycle so far, one number for all lanes of a vmap."""
+    """Steps of the cycle so far, one number for all lanes of a vmap; unsigned, as indices are."""
     count: Any
     """Steps of this lane."""
+    size: Any
+    """The largest product of A, without or with M, with a unit vector."""
     error: Any
     status: Any
 
@@ -141,15 +143,15 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
 
     def begin(x, r, norm):
         v = times(1 / jnp.where(norm > 0, norm, 1), r)
-        V = jax.tree.map(
-            lambda leaf: jnp.zeros((m + 1, *leaf.shape), leaf.dtype).at[0].set(leaf), v
-        )
-        Z = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:-1]), V) if stored else None
+        V = jax.tree.map(lambda leaf: jnp.pad(leaf[None], [(0, m), *[(0, 0)] * leaf.ndim]), v)
+        Z = absent(m, r) if stored else None
         dtype = jnp.result_type(norm, *jax.tree.leaves(r))
         g = jnp.zeros(m + 1, dtype).at[0].set(norm.astype(dtype))
         eye = jnp.eye(m + 1, dtype=dtype)
-        zero = jnp.int32(0)
-        return _State(x, V, Z, eye[:m, :m], eye, g, zero, zero, norm, jnp.int32(RUNNING))
+        return _State(
+            x, V, Z, eye[:m, :m], eye, g, jnp.uint32(0), jnp.int32(0), jnp.zeros_like(norm), norm,
+            jnp.int32(RUNNING),
+        )  # fmt: skip
 
     def step(s, on):
         z = precondition(jax.tree.map(lambda rows: rows[s.j], s.V))
@@ -162,7 +164,7 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
         happy = last <= jnp.finfo(last.dtype).eps * norm_w
         last = jnp.where(happy, 0, last)
         v = times(jnp.where(on & ~happy, 1, 0) / jnp.where(happy, 1, last), w)
-        h = h.at[s.j + 1].set(last.astype(h.dtype))
+        h = put(h, s.j + 1, last)
 
         column = matmul(s.G, h)
         rotation = _rotation(column[s.j], column[s.j + 1])
@@ -171,23 +173,26 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
         pair = matmul(rotation, jax.lax.dynamic_slice_in_dim(s.g, s.j, 2))
         g = jax.lax.dynamic_update_slice_in_dim(s.g, pair, s.j, 0)
         diagonal = rotation[0, 0] * column[s.j] + rotation[0, 1] * column[s.j + 1]
-        column = jnp.where(jnp.arange(m) < s.j, column[:m], 0).at[s.j].set(diagonal)
-        R = s.R.at[:, s.j].set(column)
+        column = put(jnp.where(jnp.arange(m, dtype=s.j.dtype) < s.j, column[:m], 0), s.j, diagonal)
+        R = jax.lax.dynamic_update_index_in_dim(s.R, column, s.j, 1)
         error = jnp.abs(pair[1])
         singular = jnp.abs(diagonal) <= jnp.finfo(error.dtype).eps * norm_w
         status = jnp.where(happy & singular, int(Status.BREAKDOWN), RUNNING)
         finite = jnp.isfinite(error) & jnp.isfinite(norm_w)
         status = jnp.where(finite, status, int(Status.NONFINITE)).astype(jnp.int32)
 
-        V = jax.tree.map(lambda rows, leaf: rows.at[s.j + 1].set(leaf), s.V, v)
+        V = jax.tree.map(lambda rows, leaf: put(rows, s.j + 1, leaf), s.V, v)
         Z = s.Z
         if stored:
-            Z = jax.tree.map(lambda rows, leaf: rows.at[s.j].set(jnp.where(on, leaf, 0)), s.Z, z)
+            Z = jax.tree.map(lambda rows, leaf: put(rows, s.j, jnp.where(on, leaf, 0)), s.Z, z)
+        size = jnp.maximum(s.size, norm_w)
         small = hold(
-            on, (R, G, g, s.count + 1, error, status), (s.R, s.G, s.g, s.count, s.error, s.status)
+            on,
+            (R, G, g, s.count + 1, size, error, status),
+            (s.R, s.G, s.g, s.count, s.size, s.error, s.status),
         )
-        R, G, g, count, error, status = small
-        return _State(s.x, V, Z, R, G, g, s.j + 1, count, error, status)
+        R, G, g, count, size, error, status = small
+        return _State(s.x, V, Z, R, G, g, s.j + 1, count, size, error, status)
 
     def finish(s):
         live = jnp.arange(m) < s.count
@@ -204,9 +209,7 @@ def _method(system: System, m: int, *, flexible: bool) -> Method:
 
     def rounding(s, x):
         """Of |A| |x|, |A| from below by its products with V; of a preconditioned A not known."""
-        live = jnp.arange(m) < s.count
-        sizes = jnp.linalg.norm(jnp.where(live, s.R, 0), axis=0)
-        return eps * jnp.max(sizes) * system.norm(x)
+        return eps * s.size * system.norm(x)
 
     known = rounding if system.precondition is None else None
     return Method(

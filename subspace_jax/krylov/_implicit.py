@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from subspace_jax import tree
 from subspace_jax.krylov._operands import Options, traced_once
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import PyTree
@@ -169,7 +170,11 @@ def tied(x: PyTree) -> PyTree:
 
 def tie(x: PyTree, source: PyTree) -> PyTree:
     """A copy of ``x`` that depends on ``source``: JAX wants tangents for all entries or none."""
-    zero = sum(0 * jnp.sum(leaf.ravel()[:1]) for leaf in jax.tree.leaves(source))
+
+    def part(leaf):
+        return leaf if tree.is_sharded(leaf) else leaf[(slice(1),) * leaf.ndim]
+
+    zero = sum(0 * jnp.sum(part(leaf)) for leaf in jax.tree.leaves(source))
     return jax.tree.map(lambda leaf: leaf + jnp.asarray(zero, leaf.dtype), x)
 
 

@@ -208,7 +208,7 @@ def _begin(system: System, method: Method, limits: Limits) -> _Outer:
     state = None
     if method.resumes:
         shapes = jax.eval_shape(method.begin, x, r, norm)
-        state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        state = jax.tree.map(jnp.zeros_like, shapes)
     matvecs = (system.x0 is not None) + system.error_matvecs
     zero = jnp.zeros((), jnp.int32)
     last = None if method.rounding is None else jnp.array(False)

@@ -11,7 +11,7 @@ from subspace_jax import tree
 from subspace_jax.krylov import _implicit as implicit
 from subspace_jax.krylov import _operands as operands
 from subspace_jax.krylov import _problem as problem
-from subspace_jax.krylov._arithmetic import norm_of, times
+from subspace_jax.krylov._arithmetic import divide, norm_of, times
 from subspace_jax.krylov._iterate import System, iterate, iterate_fixed
 from subspace_jax.krylov._operands import Options
 from subspace_jax.krylov._solution import Solution
@@ -39,7 +39,7 @@ def least_squares(method, A, b, x0, damp, options: Options) -> Solution:
     if isinstance(damp, Tracer):
         raise ValueError(f"damp must be a number known at trace time, got {damp}")
     maps, domain = _operators(A, options.AT, b, x0)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), domain)
+    zeros = jax.tree.map(jnp.zeros_like, domain)
     limits = operands.check_limits(options, tree.size(zeros))
     tall = tree.size(b) >= tree.size(zeros) or damp > 0
     rhs = (b, zeros) if damp > 0 else b
@@ -83,7 +83,7 @@ def _operators(A, AT, b, x0) -> tuple[_Maps, PyTree]:
     if x0 is not None:
         operands.check_same_spaces("x0", x0, "A's domain", domain)
     operands.check_same_spaces("A's result", jax.eval_shape(apply, domain), "b", b)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), domain)
+    zeros = jax.tree.map(jnp.zeros_like, domain)
     apply = operands.traced_once(apply, zeros)
     adjoint = operators.adjoint(apply, domain) if back is None else back
     operands.check_same_spaces("AT's result", jax.eval_shape(adjoint, b), "A's domain", domain)
@@ -120,7 +120,7 @@ def _run(method, maps: _Maps, b, zero, x0, rtol, atol, limits, inner_product) ->
     tolerance = jnp.maximum(rtol_or_zero * norm_b, atol * inverse)
     # ||A^H r|| weighs so much that it meets the tolerance at rtol ||A^H b||, whatever atol is.
     least = jnp.maximum(rtol_or_zero, jnp.finfo(norm_b.dtype).eps)
-    weight = jnp.maximum(norm_b, atol * inverse / least) / jnp.where(norm_normal > 0, norm_normal, 1)
+    weight = divide(jnp.maximum(norm_b, atol * inverse / least), norm_normal)
     weight = jnp.where(norm_normal > 0, weight, 1)
 
     def error(r, size):
@@ -152,7 +152,7 @@ def _tall(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
         rhs, c, flag = implicit.merge(v[0], b), implicit.merge(v[1], b), v[2]
         own, start, rtol, atol = implicit.asked(flag, x0, options)
         _, shapes = jax.eval_shape(lambda: run(maps.flipped, c, b, None, rtol, 0.0))
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        nothing = jax.tree.map(jnp.zeros_like, shapes)
         w, first = jax.lax.cond(
             own,
             lambda: Solution(jax.tree.map(jnp.zeros_like, b), nothing),

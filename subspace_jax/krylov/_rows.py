@@ -26,6 +26,21 @@ def combine(y: Array, rows: PyTree) -> PyTree:
     )
 
 
+def absent(num: int, like: PyTree) -> PyTree:
+    """So many rows of zeros, of vectors like ``like`` and where that is."""
+    return jax.tree.map(
+        lambda leaf: jnp.broadcast_to(jnp.zeros_like(leaf), (num, *leaf.shape)), like
+    )
+
+
+def put(rows: Array, index: Any, row: Any) -> Array:
+    """The array with one row replaced. ``index`` is in range and, best, unsigned.
+
+    ``.at`` makes sure of that in every step, which on a CPU takes a kernel or two for each use.
+    """
+    return jax.lax.dynamic_update_index_in_dim(rows, row.astype(rows.dtype), index, 0)
+
+
 def gram(inner: Inner, X: PyTree, Y: PyTree) -> Array:
     """The matrix <x_i, y_j>."""
     return jax.vmap(jax.vmap(inner, (None, 0)), (0, None))(X, Y)

@@ -12,6 +12,7 @@ from subspace_jax.krylov._iterate import RUNNING, Method, System
 from subspace_jax.krylov._lanes import hold
 from subspace_jax.krylov._operands import InnerProduct, Options, Tolerance, check_count
 from subspace_jax.krylov._problem import solve
+from subspace_jax.krylov._rows import absent
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import Array, LinearMap, PyTree
 
@@ -91,7 +92,7 @@ def _method(system: System, m: int) -> Method:
     propose = system.precondition or (lambda r: r)
 
     def begin(x, r, error):
-        P = jax.tree.map(lambda leaf: jnp.zeros((m, *leaf.shape), leaf.dtype), r)
+        P = absent(m, r)
         zero = jnp.zeros((), jnp.int32)
         return _State(x, r, P, P, jnp.zeros(m, error.dtype), zero, error, jnp.int32(RUNNING))
 

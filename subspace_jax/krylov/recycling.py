@@ -27,6 +27,7 @@ from subspace_jax.krylov._operands import (
 )
 from subspace_jax.krylov._problem import rescale, scaled_system, solve
 from subspace_jax.krylov._rows import (
+    absent,
     combine,
     count,
     gram,
@@ -220,7 +221,7 @@ def _solve(recycling, A, b, x0, options, k, recycle, same_operator, *, hermitian
     if options.rtol is None:
         raise ValueError("a solver that recycles needs a tolerance: rtol must not be None")
     b = vector("b", b)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros((k, *leaf.shape), leaf.dtype), b)
+    zeros = absent(k, b)
     space = RecycleSpace(zeros, zeros) if recycle is None else _checked(recycle, zeros)
 
     def run(_, apply, precondition, b, x0, rtol, atol, limits, inner_product, known):
@@ -300,7 +301,7 @@ def _deflated_cg(system: System, space: RecycleSpace, num_directions: int) -> Me
         P, AP = jax.tree.map(put, kept.P, p), jax.tree.map(put, kept.AP, q)
         return _Directions(P, AP, hold(on, kept.num + 1, kept.num))
 
-    none = jax.tree.map(lambda leaf: jnp.zeros((num_directions, *leaf.shape), leaf.dtype), system.b)
+    none = absent(num_directions, system.b)
     plain = _cg.method(
         system._replace(precondition=precondition), _Directions(none, none, jnp.int32(0)), keep
     )

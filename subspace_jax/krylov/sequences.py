@@ -129,7 +129,7 @@ def solve_sequence(
         return solve_one(jax.tree.map(lambda leaf: leaf[index], params), b)[1]
 
     shapes = jax.eval_shape(cold, jnp.int32(0))
-    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    empty = jax.tree.map(jnp.zeros_like, shapes)
     chains = _chains(order, num, num_chains)
     scan = partial(jax.lax.scan, solve, empty)
     _, solutions = jax.vmap(scan)(chains) if num_chains > 1 else scan(chains[0])
