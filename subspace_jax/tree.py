@@ -38,14 +38,10 @@ def vdot(x: PyTree, y: PyTree) -> Inexact[Array, ""]:
     return jnp.asarray(jax.tree.reduce(jnp.add, products, 0.0))
 
 
-def is_sharded(x: Array) -> bool:
-    """Whether the type of ``x`` names a mesh axis: arrays on a mesh of explicit axes do."""
-    return any(axis is not None for axis in jax.typeof(x).sharding.spec)
-
-
 def _replicated(x: Array) -> NamedSharding | None:
-    """On every device, where JAX asks: for operands whose sharding is part of their type."""
-    return NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec()) if is_sharded(x) else None
+    """On every device, where JAX asks: for operands on a mesh with explicit axes."""
+    lies = jax.typeof(x).sharding
+    return NamedSharding(lies.mesh, PartitionSpec()) if any(lies.spec) else None
 
 
 def norm(x: PyTree) -> Inexact[Array, ""]:

@@ -7,7 +7,8 @@ with the batch shared by all or a batch of its own for each; *layouts*: 8 device
 the hidden layer over ``model``. Forced devices share the cores of one machine: the times of steps
 would say nothing of a cluster, so what is counted is correctness (relative distance of the gradient
 to that of one device) and communication (collectives and their bytes on a device, from the compiled
-program). *overhead*: a step of some 10 ms by `harness.train`, logging included and checkpoints
+program). *grids*: a step of CG by each library, the grid over rows x columns of devices, counted
+likewise. *overhead*: a step of some 10 ms by `harness.train`, logging included and checkpoints
 apart, beside the same step in a bare loop, in turns; CPU time of one thread, and wall time.
 """
 
@@ -34,21 +35,28 @@ class Measured(NamedTuple):
     case: str
     mesh: str
     found: dict[str, Any]
-    """Of `_on_devices.measure`, or milliseconds of a step and ratios to the bare loop's."""
+    """Of `_on_devices.measure` or `_on_grids.measure`, or milliseconds of a step and ratios to the
+    bare loop's."""
+    library: str = "ours"
 
 
 def measured(case: str, data: int, model: int, batch: int, width: int) -> Measured:
-    """In a process of its own, whose devices are forced."""
-    flags = f"--xla_force_host_platform_device_count={data * model}"
+    """A step of training."""
+    found = _on_forced_devices(data * model, "_on_devices", model, batch, width)
+    return Measured(f"{case}, {batch} examples, width {width}", f"{data} x {model}", found)
+
+
+def _on_forced_devices(num_devices: int, module: str, *arguments: int) -> Any:
+    """What the module prints, in a process of its own."""
+    flags = f"--xla_force_host_platform_device_count={num_devices}"
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.bench._on_devices", *map(str, (model, batch, width))],
+        [sys.executable, "-m", f"scripts.bench.{module}", *map(str, arguments)],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    case = f"{case}, {batch} examples, width {width}"
-    return Measured(case, f"{data} x {model}", json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def sizes(quick: bool) -> tuple[int, int]:
@@ -73,6 +81,14 @@ def layouts(quick: bool) -> Iterator[Measured]:
     """Eight devices, the hidden layer over some of them."""
     for model in (2, 4, 8):
         yield measured("layouts", 8 // model, model, *sizes(quick))
+
+
+def grids(quick: bool) -> Iterator[Measured]:
+    """A step of CG by each library, the grid over eight devices in two axes."""
+    size = 64 if quick else 2048
+    for library, found in _on_forced_devices(8, "_on_grids", size).items():
+        case = f"a step of CG by {library}, grid {size} x {size}"
+        yield Measured(case, "4 x 2", found, library)
 
 
 def overhead(quick: bool) -> Iterator[Measured]:
@@ -137,19 +153,19 @@ def _clocks() -> tuple[float, float]:
 
 def row(m: Measured) -> dict[str, Any]:
     """One line of the table."""
-    found, over_devices = m.found, "sent" in m.found
+    found, over_devices, saves = m.found, "sent" in m.found, "save" in m.found
     sent = found.get("sent", {})
     told = ", ".join(f"{count} {kind}" for kind, (count, _) in sent.items())
     return {
         "case": m.case,
-        "data x model": m.mesh,
+        "devices": m.mesh,
         "collectives": told or ("none" if over_devices else ""),
         "kB a device": f"{_kilobytes(m):.4g}" if over_devices else "",
         "off one device": f"{found['error']:.1e}" if over_devices else "",
         "compile, s": f"{found['compile']:.2f}" if over_devices else "",
-        "save, s": f"{found['save']:.3f}" if over_devices else "",
-        "restore, s": f"{found['restore']:.3f}" if over_devices else "",
-        "checkpoint, MB": f"{found['num_bytes'] / 1e6:.3g}" if over_devices else "",
+        "save, s": f"{found['save']:.3f}" if saves else "",
+        "restore, s": f"{found['restore']:.3f}" if saves else "",
+        "checkpoint, MB": f"{found['num_bytes'] / 1e6:.3g}" if saves else "",
         "CPU ms/step": "" if over_devices else f"{found['ms']:.2f}",
         "/ bare": "" if over_devices else f"{found['ratio']:.3f}",
         "wall / bare": "" if over_devices else f"{found['wall']:.3f}",
@@ -166,11 +182,14 @@ def summary(measured: dict[str, list[Measured]]) -> str:
     shared = min(measured["layouts"], key=_kilobytes)
     over_devices = [m for name in ("strong", "weak", "layouts") for m in measured[name]]
     error = max(m.found["error"] for m in over_devices)
+    own, *peers = measured["grids"]
+    by_peers = ", ".join(f"{_kilobytes(m):.4g} kB by {m.library}" for m in peers)
     return (
         f"Eight devices send {_kilobytes(eight):.4g} kB a step and device as {eight.mesh}, "
         f"{_kilobytes(shared):.4g} kB as {shared.mesh}; no gradient is further than {error:.0e} "
         f"from one device's; compiling takes {eight.found['compile'] / one.found['compile']:.2f} "
-        f"times one device's; the harness costs "
+        f"times one device's; a step of CG on a grid over {own.mesh} devices sends "
+        f"{_kilobytes(own):.4g} kB, {by_peers}; the harness costs "
         f"{100 * (measured['overhead'][-1].found['ratio'] - 1):.1f} % of a step of "
         f"{measured['overhead'][0].found['ms']:.0f} ms"
     )
@@ -183,7 +202,7 @@ def main() -> None:
         "Training over many devices, and the harness beside a bare loop",
         "counts of one compiled step; checkpoints: median of 3; steps: CPU time of one thread, "
         "median of the turns' medians",
-        (strong, weak, layouts, overhead),
+        (strong, weak, layouts, grids, overhead),
         row,
         summary,
     )

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from subspace_jax import tree
 from subspace_jax.krylov._operands import Options, traced_once
 from subspace_jax.krylov._solution import Solution, Status
 from subspace_jax.typing import PyTree
@@ -171,8 +170,9 @@ def tied(x: PyTree) -> PyTree:
 def tie(x: PyTree, source: PyTree) -> PyTree:
     """A copy of ``x`` that depends on ``source``: JAX wants tangents for all entries or none."""
 
-    def part(leaf):
-        return leaf if tree.is_sharded(leaf) else leaf[(slice(1),) * leaf.ndim]
+    def part(leaf):  # of explicit axes JAX takes no slice
+        shared = any(jax.typeof(leaf).sharding.spec)
+        return leaf if shared else leaf[(slice(1),) * leaf.ndim]
 
     zero = sum(0 * jnp.sum(part(leaf)) for leaf in jax.tree.leaves(source))
     return jax.tree.map(lambda leaf: leaf + jnp.asarray(zero, leaf.dtype), x)
