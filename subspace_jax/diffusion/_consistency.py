@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from subspace_jax import tree
 from subspace_jax.diffusion.operators import LinearOperator
 from subspace_jax.krylov import cg
 from subspace_jax.typing import Array
@@ -101,4 +102,4 @@ def at(weight: Any, sigma: Array) -> Array:
 
 
 def _real_inner(u: Array, v: Array) -> Array:
-    return jnp.vdot(u, v, precision=jax.lax.Precision.HIGHEST).real
+    return tree.vdot(u, v).real
