@@ -7,10 +7,11 @@ process, in turns, each timed after its result is ready, on as many threads as t
 which is fastest on one. Accuracy is the true relative residual in float64, computed outside JAX
 from a matrix that was built outside JAX; of least squares that of the normal equations, of
 gradients the relative error against a sparse LU, of many systems the worst. Matvecs are counted in
-one more, untimed run. A stream is the time in which one vector of n numbers is read or written by
-x -> a x + 1 in the same turns, where x is five vectors long: as much memory as CG works on, so that
-both run in the same cache, or in none. The share of the copy's speed is that of a step that moves
-14 streams, the operator's two among them. PETSc is not among the peers: PyPI has no wheel of it.
+one more, untimed run. Compiling starts from Python, with JAX's caches empty. A stream is the time
+in which one vector of n numbers is read or written by x -> a x + 1 in the same turns, where x is
+five vectors long: as much memory as CG works on, so that both run in the same cache, or in none.
+The share of the copy's speed is that of a step that moves 14 streams, the operator's two among
+them. PETSc is not among the peers: PyPI has no wheel of it.
 """
 
 from collections.abc import Callable, Iterator

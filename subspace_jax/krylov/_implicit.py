@@ -73,7 +73,7 @@ class Implicit(NamedTuple):
 
         b, flag = self._flagged_rhs()
         zeros = jax.tree.map(jnp.zeros_like, b)
-        (_, x, _), info = symmetric(apply, (b, with_tangents(zeros, b), flag), dual_solve)
+        (_, x, _), info = symmetric(apply, (b, tie(zeros, b), flag), dual_solve)
         return Solution(merge(x, self.b), info)
 
     def _forward(self, rhs: PyTree, flag: Any) -> tuple[PyTree, Any]:
@@ -109,8 +109,7 @@ class Implicit(NamedTuple):
         return Ax, tie(v[1], Ax)
 
     def _flagged_rhs(self) -> PyTree:
-        b = parts(self.b)
-        return with_tangents(b, b), own_flag(self.b)
+        return tied(parts(self.b)), own_flag(self.b)
 
 
 def symmetric(
@@ -144,22 +143,7 @@ def asked(flag: Any, x0: PyTree | None, options: Options) -> tuple[Any, PyTree |
 
 def own_flag(b: PyTree) -> Any:
     """The component that tells the user's own solve, 1, from those for derivatives, 0."""
-    return with_tangents(jnp.ones((), jax.tree.leaves(b)[0].real.dtype), parts(b))
-
-
-@jax.custom_jvp
-def with_tangents(x: PyTree, source: PyTree) -> PyTree:
-    """``x``, with tangents that depend on those of ``source``, of all entries or none: see `tie`.
-
-    The values do not, so that XLA knows a flag of 1 and compiles no solve for derivatives.
-    """
-    del source
-    return x
-
-
-@with_tangents.defjvp
-def _with_tangents_jvp(primals, tangents):
-    return primals[0], tie(*tangents)
+    return tie(jnp.ones((), jax.tree.leaves(b)[0].real.dtype), parts(b))
 
 
 def tied(x: PyTree) -> PyTree:
@@ -168,13 +152,11 @@ def tied(x: PyTree) -> PyTree:
 
 
 def tie(x: PyTree, source: PyTree) -> PyTree:
-    """A copy of ``x`` that depends on ``source``: JAX wants tangents for all entries or none."""
+    """A copy of ``x`` that JAX takes to depend on ``source``: it wants all entries linear, or none.
 
-    def part(leaf):  # of explicit axes JAX takes no slice
-        shared = any(jax.typeof(leaf).sharding.spec)
-        return leaf if shared else leaf[(slice(1),) * leaf.ndim]
-
-    zero = sum(0 * jnp.sum(part(leaf)) for leaf in jax.tree.leaves(source))
+    XLA knows that it does not, and compiles no branch for derivatives where the flag is a 1.
+    """
+    zero = sum(jnp.sum(jnp.where(False, leaf, 0)) for leaf in jax.tree.leaves(source))
     return jax.tree.map(lambda leaf: leaf + jnp.asarray(zero, leaf.dtype), x)
 
 

@@ -163,9 +163,8 @@ def _tall(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
         r, x = implicit.surface((r, x), (first, info), own, options.maxiter)
         return (implicit.parts(r), implicit.parts(x), flag), info
 
-    top, bottom = implicit.parts(b), implicit.parts(zeros)
-    top, bottom = (implicit.with_tangents(part, top) for part in (top, bottom))
-    rhs = top, bottom, implicit.own_flag(b)
+    rhs = implicit.tied(implicit.parts(b))
+    rhs = rhs, implicit.tie(implicit.parts(zeros), rhs), implicit.own_flag(b)
     (_, x, _), info = implicit.symmetric(apply, rhs, solve)
     return Solution(implicit.merge(x, b), info)
 
@@ -189,8 +188,7 @@ def _wide(run, maps: _Maps, b, zeros, x0, options: Options) -> Solution:
         x, y = implicit.surface((x, y), (info, second), own, options.maxiter)
         return (implicit.parts(x), implicit.parts(y), flag), info
 
-    top, bottom = implicit.parts(zeros), implicit.parts(b)
-    top, bottom = (implicit.with_tangents(part, bottom) for part in (top, bottom))
-    rhs = top, bottom, implicit.own_flag(b)
+    rhs = implicit.tied(implicit.parts(b))
+    rhs = implicit.tie(implicit.parts(zeros), rhs), rhs, implicit.own_flag(b)
     (x, _, _), info = implicit.symmetric(apply, rhs, solve)
     return Solution(implicit.merge(x, b), info)
