@@ -28,6 +28,7 @@ def vdot(x: PyTree, y: PyTree) -> Inexact[Array, ""]:
         dtype = jnp.result_type(a, b)
         if jnp.issubdtype(dtype, jnp.floating):
             dtype = jnp.promote_types(dtype, jnp.float32)
+        # Not jnp.vdot: it flattens, and an array over devices is gathered for that.
         return jnp.tensordot(
             jnp.conj(a), b, jnp.ndim(b),
             precision=jax.lax.Precision.HIGHEST, preferred_element_type=dtype,
