@@ -118,7 +118,7 @@ def method(
 
     def begin(x, r, norm):
         z, rz, _ = (None, norm**2, None) if system.precondition is None else precondition(r)
-        p, beta = r, jnp.zeros_like(rz)  # whatever p is
+        p, beta = r, jnp.zeros_like(rz)  # with this beta any p will do
         least = None if isinstance(system.floor, float) else divide(system.floor, norm) ** 2 * rz
         norm = None if system.precondition is None else norm
         return _State(x, r, z, p, rz, beta, jnp.ones_like(rz), norm, least, kept)
