@@ -1,6 +1,6 @@
 """Grid operators: the Laplacian, diffusion and convection, one cell and its 2 d neighbours."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,17 @@ def laplacian(
     Raises:
         ValueError: not one spacing per axis.
     """
-    ends = _framed(v)
     weights = [h**-2 for h in _spacings(spacing, v.ndim)]
-    neighbours = sum(
-        w * (_shifted(ends, axis, 0) + _shifted(ends, axis, 2)) for axis, w in enumerate(weights)
-    )
-    return 2 * sum(weights) * v + neighbours
+
+    def product(v):
+        ends = _framed(v)
+        neighbours = sum(
+            w * (_shifted(ends, axis, 0) + _shifted(ends, axis, 2))
+            for axis, w in enumerate(weights)
+        )
+        return 2 * sum(weights) * v + neighbours
+
+    return _placed_like(v, product, v)
 
 
 @jax.tree_util.register_dataclass
@@ -47,6 +52,9 @@ class Stencil:
     def __call__(self, u: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
         """The product A u."""
         check_grid(u, self.diagonal)
+        return _placed_like(u, Stencil._product, self, u)
+
+    def _product(self, u: Array) -> Array:
         ends = _framed(u)
         out = self.diagonal * u
         for axis, face in enumerate(self.faces):
@@ -113,6 +121,9 @@ class Convection:
 
     def __call__(self, u: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
         """The product A u."""
+        return _placed_like(u, Convection._product, self, u)
+
+    def _product(self, u: Array) -> Array:
         ends = _framed(u)
         out = self.diffusion(u)
         for axis, (a, b) in enumerate(zip(self.forward, self.backward, strict=True)):
@@ -185,6 +196,17 @@ def _spacings(spacing: float | Sequence[float], rank: int) -> tuple[float, ...]:
     if len(spacings) != rank:
         raise ValueError(f"need one spacing per axis, {rank}, got {len(spacings)}")
     return spacings
+
+
+def _placed_like(u: Array, product: Callable[..., Array], *operands: Any) -> Array:
+    """``product(*operands)``, on a mesh with explicit axes over the same devices as ``u``.
+
+    JAX has no pad of an axis whose sharding is part of the type: there XLA places the parts.
+    """
+    spec = jax.typeof(u).sharding.spec
+    if not any(spec):
+        return product(*operands)
+    return jax.sharding.auto_axes(product, out_sharding=spec)(*operands)
 
 
 def _framed(u: Array) -> Array:
