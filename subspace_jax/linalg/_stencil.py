@@ -206,7 +206,8 @@ def _placed_like(u: Array, product: Callable[..., Array], *operands: Any) -> Arr
     spec = jax.typeof(u).sharding.spec
     if not any(spec):
         return product(*operands)
-    return jax.sharding.auto_axes(product, out_sharding=spec)(*operands)
+    placed: Any = jax.sharding.auto_axes(product, out_sharding=spec)
+    return placed(*operands)
 
 
 def _framed(u: Array) -> Array:
