@@ -160,7 +160,7 @@ def row(m: Measured) -> dict[str, Any]:
         "case": m.case,
         "devices": m.mesh,
         "collectives": told or ("none" if over_devices else ""),
-        "kB a device": f"{_kilobytes(m):.4g}" if over_devices else "",
+        "kB a device": _told(m) if over_devices else "",
         "off one device": f"{found['error']:.1e}" if over_devices else "",
         "compile, s": f"{found['compile']:.2f}" if over_devices else "",
         "save, s": f"{found['save']:.3f}" if saves else "",
@@ -176,6 +176,10 @@ def _kilobytes(m: Measured) -> float:
     return sum(num_bytes for _, num_bytes in m.found["sent"].values()) / 1e3
 
 
+def _told(m: Measured) -> str:
+    return f"{_kilobytes(m):,.0f}" if _kilobytes(m) >= 1000 else f"{_kilobytes(m):.4g}"
+
+
 def summary(measured: dict[str, list[Measured]]) -> str:
     """One sentence out of the counts."""
     eight, one = measured["strong"][-1], measured["strong"][0]
@@ -183,13 +187,13 @@ def summary(measured: dict[str, list[Measured]]) -> str:
     over_devices = [m for name in ("strong", "weak", "layouts") for m in measured[name]]
     error = max(m.found["error"] for m in over_devices)
     own, *peers = measured["grids"]
-    by_peers = ", ".join(f"{_kilobytes(m):.4g} kB by {m.library}" for m in peers)
+    by_peers = ", ".join(f"{_told(m)} kB by {m.library}" for m in peers)
     return (
-        f"Eight devices send {_kilobytes(eight):.4g} kB a step and device as {eight.mesh}, "
-        f"{_kilobytes(shared):.4g} kB as {shared.mesh}; no gradient is further than {error:.0e} "
+        f"Eight devices send {_told(eight)} kB a step and device as {eight.mesh}, "
+        f"{_told(shared)} kB as {shared.mesh}; no gradient is further than {error:.0e} "
         f"from one device's; compiling takes {eight.found['compile'] / one.found['compile']:.2f} "
         f"times one device's; a step of CG on a grid over {own.mesh} devices sends "
-        f"{_kilobytes(own):.4g} kB, {by_peers}; the harness costs "
+        f"{_told(own)} kB, {by_peers}; the harness costs "
         f"{100 * (measured['overhead'][-1].found['ratio'] - 1):.1f} % of a step of "
         f"{measured['overhead'][0].found['ms']:.0f} ms"
     )
